@@ -1,0 +1,159 @@
+"""The two-branch head of one step (Section 3.2, Figure 3) and the scene context (Section 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from step_jax.models.conv import Conv3D
+
+Array = jax.Array
+
+
+class HeadOutput(NamedTuple):
+    """What a head says of N tubes of L frames, R box classes (C, or 1 if class-agnostic).
+
+    Attributes:
+      logits: `[B, N, C + 1]` with the background first (softmax), or `[B, N, C]` (sigmoid).
+      deltas: `[B, N, L, R, 4]`, relative to the tubes the head was fed.
+      first: `[B, N, K, R, 4]`, deltas of the clip before, relative to the first K boxes (Eq. 5);
+        None where the head does not anticipate.
+      last: the same of the clip after, relative to the last K boxes.
+    """
+
+    logits: Array
+    deltas: Array
+    first: Array | None
+    last: Array | None
+
+
+class SceneContext(nn.Module):
+    """The whole image's features, pooled to the RoI's size, for the global branch (Section 3.5)."""
+
+    pool_size: int
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        """`[B, T, H, W, C]` -> `[B, T, P, P, C]`: means over P x P parts of equal size."""
+        return jax.image.resize(
+            features,
+            (*features.shape[:2], self.pool_size, self.pool_size, features.shape[-1]),
+            method="linear",
+            antialias=True,
+        )
+
+
+class TwoBranchHead(nn.Module):
+    """Global branch over space and time for the class, local branch per frame for the box.
+
+    The paper fixes three 3-D convolutions and a max pooling over time in the global branch; their
+    widths, kernels and the local branch's layers were in its supplement: our choice.
+
+    Attributes:
+      num_logits: C + 1 with a background class, or C.
+      num_box_classes: C, or 1 for class-agnostic regression.
+      chunk: K, frames of a clip, the part of a tube that anticipation looks at.
+      anticipates: adds the two regressors of Eq. 5.
+      global_features: channels of each 3-D convolution.
+      global_kernels: (T, H, W) taps of each; rows and columns shrink by taps - 1, time does not.
+      local_features: channels of the local branch's two layers.
+      time_centred: gives the classifier also what changes over time (feature - its mean over L).
+      dropout: rate before the output layers.
+      dtype: of the computation; outputs are float32.
+    """
+
+    num_logits: int
+    num_box_classes: int
+    chunk: int
+    anticipates: bool
+    global_features: tuple[int, ...] = (96, 128, 128)
+    global_kernels: tuple[tuple[int, int, int], ...] = ((1, 3, 3), (3, 3, 3), (5, 1, 1))
+    local_features: tuple[int, int] = (128, 128)
+    time_centred: bool = True
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, rois: Array, context: Array | None, *, dropout_keys: Array | None = None
+    ) -> HeadOutput:
+        """Classifies and regresses the tubes whose features are given.
+
+        Args:
+          rois: `[B, N, L, P, P, C]`, RoI features of each frame of each tube.
+          context: `[B, L, P, P, C]`, scene context, or None.
+          dropout_keys: one key per example, or None for no dropout.
+        """
+        moving = self._spatio_temporal(rois, context)
+        summary = moving.max(axis=2)
+        if self.time_centred:
+            centred = moving - moving.mean(axis=2, keepdims=True)
+            summary = jnp.concatenate([summary, jnp.abs(centred).mean(axis=2)], axis=-1)
+        summary = summary.reshape(*summary.shape[:2], -1)
+        dropped = apply_dropout(summary, rate=self.dropout, keys=dropout_keys)
+        logits = self._dense(self.num_logits, "classifier")(dropped)
+        local = self._local(rois, moving, summary)
+        return HeadOutput(logits.astype(jnp.float32), *self._regress(local))
+
+    def _spatio_temporal(self, rois: Array, context: Array | None) -> Array:
+        """The global branch before its pooling: `[B, N, L, P', P', G]`."""
+        batch, number = rois.shape[:2]
+        x = rois
+        for index, (width, kernel) in enumerate(
+            zip(self.global_features, self.global_kernels, strict=True)
+        ):
+            padding = (((kernel[0] - 1) // 2, kernel[0] // 2), (0, 0), (0, 0))
+            conv = Conv3D(width, kernel, padding, dtype=self.dtype, name=f"global_{index}")
+            y = conv(x.reshape(batch * number, *x.shape[2:]))
+            x = y.reshape(batch, number, *y.shape[1:])
+            if index == 0 and context is not None:
+                # A convolution of [RoI, context] is the sum of two; the second is the same for
+                # all tubes of the clip, so it is computed once.
+                conv = Conv3D(width, kernel, padding, False, self.dtype, name="global_context")
+                x = x + conv(context)[:, None]
+            x = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"global_norm_{index}")(x))
+        return x
+
+    def _local(self, rois: Array, moving: Array, summary: Array) -> Array:
+        """Per frame: its own RoI features and the tube's global feature, `[B, N, L, F]`."""
+        flat = rois.reshape(*rois.shape[:3], -1)
+        moving = moving.reshape(*moving.shape[:3], -1)
+        x = self._dense(self.local_features[0], "local_roi")(flat)
+        x = x + self._dense(self.local_features[0], "local_frame")(moving)
+        x = x + self._dense(self.local_features[0], "local_global")(summary)[:, :, None]
+        x = nn.relu(nn.LayerNorm(dtype=self.dtype, name="local_norm")(x))
+        return nn.relu(self._dense(self.local_features[1], "local_hidden")(x))
+
+    def _regress(self, local: Array) -> tuple[Array, Array | None, Array | None]:
+        """Deltas of the tube's frames, and of the clips on both sides (Eq. 5)."""
+        deltas = self._boxes(local, "box")
+        if not self.anticipates:
+            return deltas, None, None
+        head, tail = local[:, :, : self.chunk], local[:, :, -self.chunk :]
+        first = deltas[:, :, : self.chunk] + self._boxes(head, "box_before")
+        last = deltas[:, :, -self.chunk :] + self._boxes(tail, "box_after")
+        return deltas, first, last
+
+    def _boxes(self, local: Array, name: str) -> Array:
+        out = nn.Dense(
+            self.num_box_classes * 4,
+            kernel_init=nn.initializers.normal(0.01),
+            dtype=self.dtype,
+            name=name,
+        )(local)
+        return out.reshape(*out.shape[:-1], self.num_box_classes, 4).astype(jnp.float32)
+
+    def _dense(self, features: int, name: str) -> Callable[[Array], Array]:
+        return nn.Dense(features, dtype=self.dtype, name=name)
+
+
+def apply_dropout(x: Array, *, rate: float, keys: Array | None) -> Array:
+    """Dropout of `x [B, ...]` with a key per example, so that masks do not depend on the split."""
+    if keys is None or rate == 0.0:
+        return x
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1.0 - rate), 0).astype(x.dtype)

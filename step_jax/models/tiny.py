@@ -1,0 +1,69 @@
+"""A backbone small enough to train on two CPU cores in minutes. Our choice, not the paper's."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class TinyBackbone(nn.Module):
+    """Per-frame features of stride 8, from the frame and its two grey frame differences.
+
+    What it reads is not just RGB: each frame is given the difference of its grey image to the
+    frame before and to the frame after, so that motion is visible without optical flow.
+
+    Attributes:
+      stem_features: channels of the 4x4 patch embedding.
+      features: channels of the output.
+      num_blocks: residual 3x3 blocks at stride 8.
+      dtype: of the computation.
+    """
+
+    stem_features: int = 32
+    features: int = 64
+    num_blocks: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    spatial_stride = 8
+    temporal_stride = 1
+
+    @nn.compact
+    def __call__(self, clips: Array) -> Array:
+        """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`."""
+        batch, frames = clips.shape[:2]
+        x = with_frame_differences(clips).astype(self.dtype)
+        x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
+        x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
+        x = self._conv(x, "downsample", strides=2)
+        for block in range(self.num_blocks):
+            y = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{block}")(x))
+            y = nn.relu(self._conv(y, f"conv_{block}_0"))
+            x = x + self._conv(y, f"conv_{block}_1")
+        return x.reshape(batch, frames, *x.shape[1:])
+
+    def _conv(self, x: Array, name: str, strides: int = 1) -> Array:
+        return nn.Conv(self.features, (3, 3), strides=strides, dtype=self.dtype, name=name)(x)
+
+
+def with_frame_differences(clips: Array) -> Array:
+    """Appends grey(t) - grey(t-1) and grey(t+1) - grey(t): `[..., T, H, W, 3]` -> `[..., 5]`.
+
+    The missing neighbours of the first and the last frame are those frames themselves.
+    """
+    grey = clips.mean(axis=-1, keepdims=True)
+    step = grey[:, 1:] - grey[:, :-1]
+    still = jnp.zeros_like(grey[:, :1])
+    before = jnp.concatenate([still, step], axis=1)
+    after = jnp.concatenate([step, still], axis=1)
+    return jnp.concatenate([clips, before, after], axis=-1)
+
+
+def patchify(images: Array, *, size: int) -> Array:
+    """`[N, H, W, C]` -> `[N, H / size, W / size, size * size * C]`; sides must be divisible."""
+    n, height, width, channels = images.shape
+    rows, columns = height // size, width // size
+    patches = images.reshape(n, rows, size, columns, size, channels)
+    return patches.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, -1)
