@@ -1,0 +1,9 @@
+"""Action tubes and the files they come from: one internal form, one reader a format.
+
+The frames of the videos are somewhere else (`step_jax.video`); nothing here opens them.
+"""
+
+from step_jax.annotations.model import Annotations, Tube, Video
+from step_jax.annotations.native import read_native, write_native
+
+__all__ = ["Annotations", "Tube", "Video", "read_native", "write_native"]
