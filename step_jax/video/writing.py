@@ -1,0 +1,73 @@
+"""Writing a video file that browsers play."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import cv2
+import numpy as np
+
+from step_jax.errors import InputError
+from step_jax.replacing import replacing
+from step_jax.video.stderr import held_stderr
+
+# OpenCV's wheel has no H.264 encoder. Browsers play VP9; MJPG is for exact seeking and editing.
+_CODECS = {".webm": "VP90", ".avi": "MJPG"}
+
+
+class VideoWriter:
+    """Writes RGB frames to a .webm (VP9) or .avi (MJPG) file; a context manager.
+
+    The file appears under its name when the block ends without an error, else not at all. An odd
+    width or height is made even by repeating the last column or row: both codecs store colour at
+    half the resolution, and OpenCV would cut the column off.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, fps: float, width: int, height: int):
+        self._path = pathlib.Path(path)
+        if self._path.suffix.lower() not in _CODECS:
+            raise InputError(f"{path}: cannot write this kind of video; expected .webm or .avi")
+        self._fps, self._size = float(fps), (width, height)
+
+    def __enter__(self) -> VideoWriter:
+        self._replacing = replacing(self._path)
+        temporary = self._replacing.__enter__()
+        try:
+            self._writer = self._open(temporary)
+        except BaseException as error:
+            self._replacing.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._frames = 0
+        return self
+
+    def write(self, frame: np.ndarray):
+        """Appends one frame, RGB uint8 [height, width, 3]."""
+        width, height = self._size
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
+            raise ValueError(
+                f"{self._path}: frame is {frame.dtype} {frame.shape}; "
+                f"expected uint8 {(height, width, 3)}"
+            )
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        self._writer.write(frame)
+        self._frames += 1
+
+    def __exit__(self, kind, error, traceback):
+        self._writer.release()
+        self._replacing.__exit__(kind, error, traceback)
+
+    def _open(self, temporary: pathlib.Path) -> cv2.VideoWriter:
+        width, height = self._size
+        codec = cv2.VideoWriter_fourcc(*_CODECS[self._path.suffix.lower()])
+        size = (width + width % 2, height + height % 2)
+        with held_stderr() as held:
+            held.drop = "OpenCV: FFMPEG: tag"
+            writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, codec, self._fps, size)
+        if not writer.isOpened():
+            raise InputError(
+                f"{self._path}: OpenCV cannot write a {width}x{height} video at {self._fps} fps "
+                "here; check the folder, the size and the rate"
+            )
+        return writer
