@@ -1,0 +1,122 @@
+"""Every key of a configuration, declared once. A preset changes values and adds no keys.
+
+Boxes are in pixels of the network's input, `data.image_size` on a side; frames are counted at the
+records' frame rate. B, M, K, L are batch, proposals, frames of the target clip, frames of a tube.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults, unlocked, for a preset to change and lock."""
+    return ConfigDict(
+        {
+            "seed": 0,  # of the parameters, the data order, augmentation and sampling
+            "data": data(),
+            "augment": augment(),
+            "model": model(),
+            "proposals": 11,  # M: 11, 34, 59, 84, 109, or a tuple of (scale, overlap) pairs
+            "loss": loss(),
+            "optimizer": optimizer(),
+            "train": train(),
+            "eval": evaluation(),
+        }
+    )
+
+
+def data() -> dict:
+    return {
+        "records": "",  # folder that `python -m input_pipeline.prepare` wrote
+        "annotations": "",  # the native JSON the records were made from, for evaluation
+        "train_split": "train",
+        "eval_split": "test",
+        "image_size": 400,  # Section 4.1; frames are resized to a square
+        "max_tubes": 8,  # G, ground-truth tubes of a window, padded
+        "fps": 0.0,  # of the frames in the records; detection resamples to it; 0 keeps a video's own
+        "background": "keep",  # "keep" | "skip" training windows without an annotated tube
+        "shuffle_records": 1024,  # records held in the shuffle buffer
+        "threads": 0,  # of the input pipeline; 0 lets tf.data choose
+    }
+
+
+def augment() -> dict:
+    # The whole sequence gets the same transformation (Section 4.1: random flip and crop).
+    return {
+        "flip": 0.5,  # probability
+        "flip_swaps": (),  # pairs of class names that a mirror exchanges
+        "crop": 0.5,  # probability of a box-aware crop
+        "crop_min_scale": 0.5,  # its least side as a share of the frame's
+        "photometric": 0.5,  # probability of each of brightness, contrast, saturation, hue
+        "erase": 0.0,  # probability of blanking one rectangle
+    }
+
+
+def model() -> dict:
+    return {
+        "backbone": "tiny",
+        "backbone_options": ConfigDict(),  # keyword arguments of the backbone's module
+        "head": "two_branch",
+        "head_options": ConfigDict(),  # keyword arguments of the head's module
+        "clip_frames": 6,  # K (Section 4.1)
+        "extension_plan": (False, True, True),  # one flag per step: 6 -> 18 -> 30 frames (Fig. 5)
+        "extension": "anticipate",  # "extrapolate" (Eq. 4) | "anticipate" (Eq. 5) | "recursive" (the
+        # released model's extrapolation) | "mean" | "none" (tubes stay at K frames)
+        "classification": "softmax",  # with background | "sigmoid", several labels a tube
+        "regression": "per_class",  # | "agnostic"
+        "roi_mode": "align",  # | "pool"
+        "pool_size": 7,  # P
+        "scene_context": True,  # Section 3.5
+        "precision": "float32",  # | "bfloat16"; parameters, geometry and losses stay float32
+    }
+
+
+def loss() -> dict:
+    return {
+        # tau per step, rising (Section 3.4); the numbers are the released model's.
+        "thresholds": (0.2, 0.35, 0.5),
+        "localization_weight": 5.0,  # lambda of Eq. 2, the released model's
+        "anticipation_weight": 1.0,  # gamma, the released model's
+        "max_positives": 5,  # |P| of a clip, the released model's
+        "negatives_per_positive": 2,  # |N|, the released model's
+        "background_negatives": 2,  # |N| of a clip without a tube, our choice
+        "negative_weights": "score",  # hard-aware sampling | "softmax" | "uniform"
+        "keep_claims": False,  # a claimed proposal belongs to the tube that claimed it
+        "claim_without_overlap": False,  # a tube claims a proposal even at IoU 0
+    }
+
+
+def optimizer() -> dict:
+    return {
+        "learning_rate": 5e-5,  # Section 4.1
+        "schedule": "step_decay",  # | "cosine" | "constant"
+        "warmup_steps": 0,
+        "decay_at": (20 / 35, 30 / 35),  # Section 4.1: of 35 epochs after 20 and 30
+        "decay_factor": 0.1,
+        "weight_decay": 0.0,
+        "max_gradient_norm": 0.0,  # 0: no clipping
+    }
+
+
+def train() -> dict:
+    return {
+        "batch_size": 4,  # clips over all devices
+        "steps": 10_000,
+        "log_every_steps": 50,
+        "checkpoint_every_steps": 1_000,
+        "keep_checkpoints": 2,  # the latest; the best one is kept beside them
+        "eval_every_steps": 0,  # 0: only at the end, by `evaluate.py`
+    }
+
+
+def evaluation() -> dict:
+    return {
+        "batch_size": 8,  # windows over all devices
+        "stride": 1,  # frames between windows
+        # spec of the ACT protocol, `step_jax.metrics.frame_map`
+        "score_threshold": 0.01,
+        "tubelet_nms": 0.45,
+        "per_class_top": 400,
+        "clip_top": 200,
+        "frame_nms": 0.3,
+        "iou_threshold": 0.5,
+    }

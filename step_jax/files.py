@@ -1,0 +1,24 @@
+"""Small text files, written completely or not at all."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from etils import epath
+
+from step_jax.replacing import replacing
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes `text` to `path`, making its folder; a reader never sees half of it."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: epath.PathLike, value: Any) -> None:
+    """Writes `value` as indented JSON, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -1,0 +1,175 @@
+"""From clips to scored tubelets of every step; a trained detector from its working directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from step_jax import boxes as box_ops
+from step_jax import parallel, proposals
+from step_jax.checkpoint import Checkpoints
+from step_jax.models.factory import build_detector, input_frames
+from step_jax.models.step import StepDetector
+from step_jax.train_state import init_variables
+from step_jax.train_step import normalise_clips
+
+Array = jax.Array
+PyTree = Any
+
+
+class Tubelets(NamedTuple):
+    """One step's result for a batch of clips, on the K frames of the target clip.
+
+    Attributes:
+      scores: `[B, M, C]`, probabilities of the actions, without the background.
+      tubes: `[B, M, R, K, 4]`, boxes of each class (R = C) or of all (R = 1), as shares of the
+        image's sides, unclipped.
+      fed: `[B, M, K, 4]`, the tubes that went into the step.
+    """
+
+    scores: Array
+    tubes: Array
+    fed: Array
+
+
+def make_predict_step(
+    detector: StepDetector, *, initial_tubes: Array
+) -> Callable[[PyTree, Array], list[Tubelets]]:
+    """`(variables, clips uint8 [B, T_in, S, S, 3]) -> Tubelets of each step`.
+
+    `initial_tubes` are `[M, K, 4]` in input pixels.
+    """
+
+    def predict(variables: PyTree, clips: Array) -> list[Tubelets]:
+        height, width = clips.shape[2:4]
+        side = np.array([width, height, width, height], np.float32)
+        steps = []
+        for output in detector.apply(variables, normalise_clips(clips), initial_tubes):
+            target = detector.plan.target(output.fed.shape[2])
+            tubes = detector.class_tubes(output)[:, :, target]
+            fed = box_ops.clip_boxes(output.fed[:, :, target], height=height, width=width)
+            steps.append(
+                Tubelets(detector.class_scores(output), tubes.swapaxes(2, 3) / side, fed / side)
+            )
+        return steps
+
+    return predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """A detector with its parameters, ready for clips.
+
+    Attributes:
+      detector: the model.
+      variables: its parameters and other variables.
+      classes: names of the C actions.
+      image_size: S, the side that clips must have.
+      fps: frame rate that the detector was trained at; 0 if it took videos at their own.
+      proposals: number or specification of the initial tubes.
+      step: updates that the parameters have seen.
+    """
+
+    detector: StepDetector
+    variables: PyTree
+    classes: tuple[str, ...]
+    image_size: int
+    fps: float
+    proposals: Any
+    step: int
+
+    def __post_init__(self):
+        tubes = proposals.initial_tubes(
+            self.proposals,
+            num_frames=self.detector.plan.chunk,
+            height=self.image_size,
+            width=self.image_size,
+        )
+        predict = make_predict_step(self.detector, initial_tubes=tubes)
+        object.__setattr__(self, "_predict", parallel.data_parallel_map(predict))
+
+    @property
+    def clip_frames(self) -> int:
+        """K in input frames."""
+        return self.detector.plan.chunk * self.detector.backbone.temporal_stride
+
+    @property
+    def input_frames(self) -> int:
+        return input_frames(self.detector)
+
+    @property
+    def num_steps(self) -> int:
+        return self.detector.plan.num_steps
+
+    def __call__(self, clips: np.ndarray) -> list[Tubelets]:
+        """`clips` uint8 `[B, T_in, S, S, 3]`, B a multiple of the devices -> result of each step.
+
+        Returns as soon as the work is queued; `np.asarray` of a leaf waits for it.
+        """
+        return self._predict(self.variables, parallel.split_batch(clips))
+
+
+def describe(
+    *,
+    model: Mapping[str, Any],
+    classes: tuple[str, ...],
+    image_size: int,
+    fps: float,
+    proposals: Any,
+) -> dict[str, Any]:
+    """What a checkpoint says of itself, JSON-ready; `load_predictor` builds from it."""
+    return {
+        "model": dict(model),
+        "classes": list(classes),
+        "image_size": image_size,
+        "fps": fps,
+        "proposals": proposals,
+    }
+
+
+def load_predictor(workdir: epath.PathLike, checkpoint: str = "latest") -> Predictor:
+    """The detector that a training run left in `workdir`.
+
+    Args:
+      workdir: the run's folder.
+      checkpoint: "latest", "best" or a step.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is damaged.
+    """
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.find(checkpoint)
+    predictor = restore_predictor(checkpoints, step)
+    checkpoints.close()
+    return predictor
+
+
+def restore_predictor(checkpoints: Checkpoints, step: int) -> Predictor:
+    """As `load_predictor`, for a known step of opened checkpoints."""
+    told = checkpoints.describe(step)
+    classes = tuple(told["classes"])
+    detector = build_detector(num_classes=len(classes), **told["model"])
+    spec = told["proposals"]
+    spec = spec if isinstance(spec, int) else tuple(map(tuple, spec))
+    shapes = jax.eval_shape(
+        lambda: init_variables(
+            detector,
+            image_size=told["image_size"],
+            num_proposals=len(proposals.initial_boxes(spec)),
+            key=jax.random.key(0),
+        )
+    )
+    return Predictor(
+        detector=detector,
+        variables=checkpoints.restore_variables(step, shapes),
+        classes=classes,
+        image_size=told["image_size"],
+        fps=told["fps"],
+        proposals=spec,
+        step=step,
+    )

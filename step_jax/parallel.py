@@ -1,0 +1,97 @@
+"""Data parallelism: the only module that knows how many devices there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from step_jax.errors import InputError
+
+DATA_AXIS = "data"
+
+PyTree = Any
+
+
+def data_parallel(function: Callable, *, donate: bool = False) -> Callable:
+    """Wraps `function(replicated, batch, *more) -> outputs` to run on all local devices.
+
+    With `None` axes the replicated arguments and the outputs are ordinary pytrees, without a
+    leading device axis: the function must return the same on all devices (`jax.lax.psum`).
+    `batch` is what `split_batch` returns.
+    """
+    donated = (0,) if donate else ()
+
+    def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
+        in_axes = (None, 0) + (None,) * len(more)
+        return _pmapped(function, in_axes, None, donated)(replicated, batch, *more)
+
+    return wrapped
+
+
+def data_parallel_map(function: Callable) -> Callable:
+    """Wraps `function(replicated, batch, *more) -> batch-like outputs`, gathered in order.
+
+    Leaves of the outputs come back as `[B, ...]`, the batch put together again.
+    """
+
+    def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
+        in_axes = (None, 0) + (None,) * len(more)
+        out = _pmapped(function, in_axes, 0, ())(replicated, batch, *more)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+    return wrapped
+
+
+_CACHE: dict = {}
+
+
+def _pmapped(function: Callable, in_axes: tuple, out_axes: int | None, donated: tuple) -> Callable:
+    key = (function, in_axes, out_axes, donated)
+    if key not in _CACHE:
+        _CACHE[key] = jax.pmap(
+            function,
+            axis_name=DATA_AXIS,
+            in_axes=in_axes,
+            out_axes=out_axes,
+            donate_argnums=donated,
+        )
+    return _CACHE[key]
+
+
+def split_batch(batch: PyTree) -> PyTree:
+    """`[B, ...]` leaves -> `[devices, B / devices, ...]`."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises InputError unless all devices of all processes get the same number of examples."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        lower = batch_size - batch_size % devices
+        raise InputError(
+            f"batch size {batch_size} does not divide over {devices} devices; "
+            f"use a multiple, e.g. {max(lower, devices)}"
+        )
+
+
+def example_index(local_batch_size: int) -> jax.Array:
+    """Inside a wrapped function: each local example's index in the global batch, `[B]`."""
+    first = jax.lax.axis_index(DATA_AXIS) * local_batch_size
+    return first + jax.numpy.arange(local_batch_size)
+
+
+def example_keys(key: jax.Array, local_batch_size: int) -> jax.Array:
+    """A key per example that does not depend on how the batch is split over devices."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(example_index(local_batch_size))
+
+
+def sum_over_devices(tree: PyTree) -> PyTree:
+    return jax.lax.psum(tree, DATA_AXIS)
+
+
+def axis_size() -> jax.Array:
+    """Inside a wrapped function: the number of devices that share the batch."""
+    return jax.lax.psum(1, DATA_AXIS)

@@ -1,0 +1,330 @@
+"""One training step (Section 3.4): infer the inputs of all steps, sample, sum all losses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from step_jax import boxes as box_ops
+from step_jax import losses, parallel, sampling
+from step_jax.models.step import Features, StepDetector, StepOutput
+from step_jax.train_state import TrainState
+
+Array = jax.Array
+PyTree = Any
+SumCount = tuple[Array, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions:
+    """How samples are chosen and losses weighted.
+
+    Attributes:
+      thresholds: tau of each step (Section 3.4); rising.
+      localization_weight: lambda of Eq. 2.
+      anticipation_weight: gamma, of the anticipated tubes' loss (Section 3.3).
+      max_positives, negatives_per_positive, background_negatives, negative_weights, keep_claims,
+        claim_without_overlap: see `sampling.sample_proposals`.
+    """
+
+    thresholds: tuple[float, ...]
+    localization_weight: float = 5.0
+    anticipation_weight: float = 1.0
+    max_positives: int = 5
+    negatives_per_positive: int = 2
+    background_negatives: int = 2
+    negative_weights: str = "score"
+    keep_claims: bool = False
+    claim_without_overlap: bool = False
+
+
+class Targets(NamedTuple):
+    """Ground truth of a batch on the feature frames of the longest window.
+
+    Attributes:
+      boxes: `[B, G, T, 4]`, input pixels.
+      box_mask: bool `[B, G, T]`.
+      labels: `[B, G, C]`, multi-hot.
+      tube_mask: bool `[B, G]`, tubes present in the target clip.
+    """
+
+    boxes: Array
+    box_mask: Array
+    labels: Array
+    tube_mask: Array
+
+
+class Candidates(NamedTuple):
+    """What step s may be trained on: `tubes [B, M, L, 4]` as fed, and their `scores [B, M]`."""
+
+    tubes: Array
+    scores: Array
+
+
+def normalise_clips(clips: Array) -> Array:
+    """uint8 -> float32 in [-1, 1]; on the device, because bytes travel four times faster."""
+    return clips.astype(jnp.float32) * (2.0 / 255.0) - 1.0
+
+
+def make_train_step(
+    detector: StepDetector,
+    optimizer: optax.GradientTransformation,
+    *,
+    proposals: Array,
+    options: LossOptions,
+) -> Callable[[TrainState, PyTree, Array], tuple[TrainState, PyTree]]:
+    """`(state, batch, key) -> (state, metrics)`, to be wrapped by `parallel.data_parallel`.
+
+    Args:
+      detector: the model.
+      optimizer: of its parameters.
+      proposals: `[M, K, 4]`, initial tubes in input pixels.
+      options: sampling and losses.
+
+    Metrics are (sum, count) pairs over the global batch, except `gradient_norm`.
+    """
+    plan = detector.plan
+    if len(options.thresholds) < plan.num_steps:
+        raise ValueError(
+            f"{len(options.thresholds)} thresholds {options.thresholds} for {plan.num_steps} steps"
+        )
+
+    def train_step(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, PyTree]:
+        key = jax.random.fold_in(key, state.step)
+        grad = jax.value_and_grad(_loss, has_aux=True)
+        (_, metrics), gradients = grad(
+            state.params, state.model_state, detector, proposals, batch, key, options
+        )
+        gradients = parallel.sum_over_devices(gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+        )
+        metrics = parallel.sum_over_devices(metrics)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        return state, metrics
+
+    return train_step
+
+
+def _loss(
+    params: PyTree,
+    model_state: PyTree,
+    detector: StepDetector,
+    proposals: Array,
+    batch: PyTree,
+    key: Array,
+    options: LossOptions,
+) -> tuple[Array, dict[str, SumCount]]:
+    """This device's share of the loss: its sums divided by the counts of the global batch."""
+    variables = {"params": params, **model_state}
+    clips = normalise_clips(batch["clips"])
+    targets = _targets(batch, temporal_stride=detector.backbone.temporal_stride)
+    features = detector.apply(variables, clips, method="features")
+    candidates = infer_candidates(
+        detector, jax.lax.stop_gradient(variables), jax.lax.stop_gradient(features), proposals,
+        targets, image_size=clips.shape[2:4],
+    )  # fmt: skip
+    total, metrics = 0.0, {}
+    for step, candidate in enumerate(candidates):
+        step_key = jax.random.fold_in(key, step)
+        terms = _step_terms(
+            detector, variables, features, step, candidate, targets, step_key, options
+        )
+        for name, (value, count) in terms.items():
+            metrics[f"{name}_{step + 1}"] = (value, count)
+        for name, weight in _weights(options).items():
+            if name in terms:
+                value, count = terms[name]
+                count = parallel.sum_over_devices(jax.lax.stop_gradient(count))
+                total = total + weight * value / jnp.maximum(count, 1.0)
+    metrics["loss"] = (jax.lax.stop_gradient(total), jnp.float32(1) / parallel.axis_size())
+    return total, metrics
+
+
+def _weights(options: LossOptions) -> dict[str, float]:
+    return {
+        "classification": 1.0,
+        "localization": options.localization_weight,
+        "anticipation": options.anticipation_weight,
+    }
+
+
+def _targets(batch: PyTree, *, temporal_stride: int) -> Targets:
+    """Ground truth at the middle input frame of each feature frame."""
+    middle = slice(temporal_stride // 2, None, temporal_stride)
+    return Targets(
+        boxes=batch["boxes"][:, :, middle],
+        box_mask=batch["box_mask"][:, :, middle],
+        labels=batch["labels"],
+        tube_mask=batch["tube_mask"],
+    )
+
+
+def infer_candidates(
+    detector: StepDetector,
+    variables: PyTree,
+    features: Features,
+    proposals: Array,
+    targets: Targets,
+    *,
+    image_size: tuple[int, int],
+) -> list[Candidates]:
+    """The (S - 1)-step inference pass: what each step is fed, without gradient."""
+    height, width = image_size
+    batch = features.maps.shape[0]
+    tubes = jnp.broadcast_to(proposals, (batch, *proposals.shape))
+    overlap = target_overlaps(detector, tubes, targets)
+    best = jnp.where(targets.tube_mask[..., None], overlap, 0.0).max(axis=1)
+    candidates = [Candidates(tubes, best)]
+    for step in range(detector.plan.num_steps - 1):
+        output = detector.apply(variables, step, features, tubes, method="refine")
+        scores = detector.class_scores(output).max(axis=-1)
+        tubes = detector.next_tubes(step, output, height=height, width=width)
+        candidates.append(Candidates(tubes, scores))
+    return jax.lax.stop_gradient(candidates)
+
+
+def target_overlaps(detector: StepDetector, tubes: Array, targets: Targets) -> Array:
+    """Mean IoU over the target clip: fed `tubes [B, M, L, 4]` -> `[B, G, M]` (Section 3.4)."""
+    plan = detector.plan
+    ours = tubes[:, :, plan.target(tubes.shape[2])]
+    window = plan.target(targets.boxes.shape[2])
+    overlap = box_ops.tube_iou(
+        ours, targets.boxes[:, :, window], frame_mask=targets.box_mask[:, :, window]
+    )
+    return overlap.swapaxes(-1, -2)
+
+
+def _step_terms(
+    detector: StepDetector,
+    variables: PyTree,
+    features: Features,
+    step: int,
+    candidates: Candidates,
+    targets: Targets,
+    key: Array,
+    options: LossOptions,
+) -> dict[str, SumCount]:
+    """Samples one step's candidates, runs its head on them; losses and counts."""
+    overlaps = target_overlaps(detector, candidates.tubes, targets)
+    sample_key, dropout_key = jax.random.split(key)
+    batch = overlaps.shape[0]
+    samples = sample_batch(
+        parallel.example_keys(sample_key, batch), overlaps, candidates.scores, targets.tube_mask,
+        threshold=options.thresholds[step], options=options,
+    )  # fmt: skip
+    tubes = jax.vmap(lambda tube, index: tube[index])(candidates.tubes, samples.index)
+    dropout_keys = parallel.example_keys(dropout_key, batch)
+    output = detector.apply(
+        variables, step, features, tubes, dropout_keys=dropout_keys, method="refine"
+    )
+    terms = sampled_losses(detector, step, output, samples, targets)
+    clips = jnp.float32(batch)
+    terms["positives"] = (samples.positive.sum().astype(jnp.float32), clips)
+    terms["negatives"] = (samples.negative.sum().astype(jnp.float32), clips)
+    terms["overlap"] = _best_overlap(overlaps, targets.tube_mask)
+    return terms
+
+
+def _best_overlap(overlaps: Array, tube_mask: Array) -> SumCount:
+    """How well the inputs of a step cover the ground truth (Figure 4, as a mean of maxima)."""
+    best = overlaps.max(axis=-1)
+    return jnp.where(tube_mask, best, 0.0).sum(), tube_mask.sum().astype(jnp.float32)
+
+
+def sample_batch(
+    keys: Array,
+    overlaps: Array,
+    scores: Array,
+    tube_mask: Array,
+    *,
+    threshold: float,
+    options: LossOptions,
+) -> sampling.Samples:
+    """`sampling.sample_proposals` for each clip of a batch; leaves are `[B, N]`."""
+
+    def sample(key: Array, overlap: Array, score: Array, mask: Array) -> sampling.Samples:
+        return sampling.sample_proposals(
+            key,
+            overlap,
+            mask,
+            score,
+            threshold=threshold,
+            max_positives=options.max_positives,
+            negatives_per_positive=options.negatives_per_positive,
+            background_negatives=options.background_negatives,
+            negative_weights=options.negative_weights,
+            keep_claims=options.keep_claims,
+            claim_without_overlap=options.claim_without_overlap,
+        )
+
+    return jax.vmap(sample)(keys, overlaps, scores, tube_mask)
+
+
+def sampled_losses(
+    detector: StepDetector,
+    step: int,
+    output: StepOutput,
+    samples: sampling.Samples,
+    targets: Targets,
+) -> dict[str, SumCount]:
+    """Eq. 2's two losses of the sampled tubes, and the anticipated tubes' where there are any."""
+    plan = detector.plan
+    labels = _gather(targets.labels, samples.tube)
+    boxes = _gather(targets.boxes, samples.tube)
+    mask = _gather(targets.box_mask, samples.tube) & samples.positive[..., None]
+    terms = {"classification": _classification_loss(detector, output, labels, samples)}
+
+    window = plan.window(step)
+    head = output.head
+    terms["localization"] = _tube_loss(
+        head.deltas, boxes[:, :, window], mask[:, :, window], output.fed, labels
+    )
+    if head.first is not None:
+        chunk = plan.chunk
+        before = slice(window.start - chunk, window.start)
+        after = slice(window.stop, window.stop + chunk)
+        first = _tube_loss(
+            head.first, boxes[:, :, before], mask[:, :, before], output.fed[:, :, :chunk], labels
+        )
+        last = _tube_loss(
+            head.last, boxes[:, :, after], mask[:, :, after], output.fed[:, :, -chunk:], labels
+        )
+        # One mean over both sides, not a sum of two means.
+        terms["anticipation"] = (first[0] + last[0], first[1] + last[1])
+    return terms
+
+
+def _classification_loss(
+    detector: StepDetector, output: StepOutput, labels: Array, samples: sampling.Samples
+) -> SumCount:
+    weight = (samples.positive | samples.negative).astype(jnp.float32)
+    if detector.classification == "softmax":
+        index = jnp.where(samples.positive, labels.argmax(axis=-1) + 1, 0)
+        return losses.softmax_loss(output.head.logits, index, weight)
+    wanted = jnp.where(samples.positive[..., None], labels, 0.0)
+    return losses.sigmoid_loss(output.head.logits, wanted, weight)
+
+
+def _tube_loss(
+    deltas: Array, boxes: Array, mask: Array, references: Array, labels: Array
+) -> SumCount:
+    """Eq. 3 for `deltas [B, N, T, R, 4]` of the assigned class; frames without box are left out."""
+    if deltas.shape[3] > 1:
+        index = labels.argmax(axis=-1)[:, :, None, None, None]
+        deltas = jnp.take_along_axis(deltas, index, axis=3)
+    wanted = box_ops.encode_boxes(boxes, references)
+    return losses.box_loss(deltas[:, :, :, 0], wanted, mask.astype(jnp.float32))
+
+
+def _gather(values: Array, index: Array) -> Array:
+    """`[B, G, ...]` at `[B, N]` -> `[B, N, ...]`."""
+    return jax.vmap(lambda value, chosen: value[chosen])(values, index)
