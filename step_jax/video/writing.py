@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.video.completeness import check_complete
 from step_jax.video.stderr import held_stderr
 
 # OpenCV's wheel has no H.264 encoder. Browsers play VP9; MJPG is for exact seeking and editing.
@@ -31,15 +33,16 @@ class VideoWriter:
         self._fps, self._size = float(fps), (width, height)
 
     def __enter__(self) -> VideoWriter:
-        self._replacing = replacing(self._path)
-        temporary = self._replacing.__enter__()
-        try:
-            self._writer = self._open(temporary)
-        except BaseException as error:
-            self._replacing.__exit__(type(error), error, error.__traceback__)
-            raise
+        with contextlib.ExitStack() as stack:
+            self._temporary = stack.enter_context(replacing(self._path))
+            self._writer = self._open()
+            stack.push(self._close)
+            self._stack = stack.pop_all()
         self._frames = 0
         return self
+
+    def __exit__(self, kind, error, traceback):
+        return self._stack.__exit__(kind, error, traceback)
 
     def write(self, frame: np.ndarray):
         """Appends one frame, RGB uint8 [height, width, 3]."""
@@ -54,17 +57,29 @@ class VideoWriter:
         self._writer.write(frame)
         self._frames += 1
 
-    def __exit__(self, kind, error, traceback):
+    def _close(self, kind, error, traceback):
+        """OpenCV does not say when the disk is full: what is on it has to."""
         self._writer.release()
-        self._replacing.__exit__(kind, error, traceback)
+        if error is not None:
+            return
+        if not self._frames:
+            raise InputError(f"{self._path}: not written, since there was no frame to write")
+        try:
+            check_complete(self._temporary)
+        except InputError as incomplete:
+            raise InputError(
+                f"{self._path}: could not be written to its end; is there room on the disk?"
+            ) from incomplete
 
-    def _open(self, temporary: pathlib.Path) -> cv2.VideoWriter:
+    def _open(self) -> cv2.VideoWriter:
         width, height = self._size
         codec = cv2.VideoWriter_fourcc(*_CODECS[self._path.suffix.lower()])
         size = (width + width % 2, height + height % 2)
         with held_stderr() as held:
             held.drop = "OpenCV: FFMPEG: tag"
-            writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, codec, self._fps, size)
+            writer = cv2.VideoWriter(
+                os.path.abspath(self._temporary), cv2.CAP_FFMPEG, codec, self._fps, size
+            )
         if not writer.isOpened():
             raise InputError(
                 f"{self._path}: OpenCV cannot write a {width}x{height} video at {self._fps} fps "
