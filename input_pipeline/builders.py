@@ -1,0 +1,162 @@
+"""The clip records: segments of videos with their tubes, written by TFDS as sharded TFRecord files.
+
+A record is a *core* of consecutive frames and a *halo* of the frames around it that a window which
+starts in the core can reach. The cores of a video partition it, so that every window has exactly
+one record to come from; the halos overlap, and are what the records cost over the frames alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from input_pipeline.frame_store import FrameStore
+from step_jax.annotations import Annotations, Tube, Video
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames of one record, 0-based in the video: [start, stop) holds [core_start, core_end)."""
+
+    start: int
+    core_start: int
+    core_end: int
+    stop: int
+
+
+def segments(
+    num_frames: int, *, core_frames: int, halo_before: int, halo_after: int
+) -> list[Segment]:
+    """Cuts a video into segments whose cores partition it.
+
+    The cores have at most `core_frames` frames and equal lengths to within one, so that no video
+    ends in a core of a frame or two. The halos stop at the ends of the video.
+    """
+    count = -(-num_frames // core_frames)
+    edges = [num_frames * i // count for i in range(count + 1)]
+    return [
+        Segment(max(0, a - halo_before), a, b, min(num_frames, b + halo_after))
+        for a, b in itertools.pairwise(edges)
+    ]
+
+
+def features(num_classes: int) -> tfds.features.FeaturesDict:
+    """What a record holds. R rows of boxes of the G tubes that cross the segment."""
+    return tfds.features.FeaturesDict(
+        {
+            "video": tfds.features.Text(),
+            "num_frames": np.int64,  # of the whole video
+            "width": np.int64,  # of the annotation's coordinate frame, pixels
+            "height": np.int64,
+            "first_frame": np.int64,  # the video's frame number of frames[0]
+            "core_start": np.int64,
+            "core_end": np.int64,
+            "frames": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
+            "tube_ids": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [G] in the video
+            "tube_labels": tfds.features.Tensor(shape=(None, num_classes), dtype=np.uint8),
+            "tube_index": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [R] into tube_ids
+            "tube_frame": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [R] in the video
+            "tube_box": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),  # normalised
+        }
+    )
+
+
+def record(
+    video: Video, segment: Segment, store: FrameStore, *, num_classes: int
+) -> dict[str, object]:
+    """One example of `features`."""
+    return {
+        "video": video.id,
+        "num_frames": video.num_frames,
+        "width": video.width,
+        "height": video.height,
+        "first_frame": segment.start,
+        "core_start": segment.core_start,
+        "core_end": segment.core_end,
+        "frames": store.frames(segment.start, segment.stop),
+        **_tube_rows(video, segment, num_classes),
+    }
+
+
+def visible_boxes(video: Video, tube: Tube) -> tuple[np.ndarray, np.ndarray]:
+    """A tube's frames [n] and normalised boxes [n, 4], cut off at the edges of the picture.
+
+    Boxes that lie outside of it altogether are left out.
+    """
+    boxes = tube.boxes / np.array([video.width, video.height] * 2, np.float32)
+    boxes = np.clip(boxes, 0.0, 1.0)
+    inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return tube.frames[inside], boxes[inside]
+
+
+def _tube_rows(video: Video, segment: Segment, num_classes: int) -> dict[str, np.ndarray]:
+    ids, labels, rows, frames = [], [], [], []
+    boxes = [np.zeros((0, 4), np.float32)]
+    for tube_id, tube in enumerate(video.tubes):
+        tube_frames, tube_boxes = visible_boxes(video, tube)
+        inside = (tube_frames >= segment.start) & (tube_frames < segment.stop)
+        if not inside.any():
+            continue
+        rows.extend([len(ids)] * int(inside.sum()))
+        frames.extend(tube_frames[inside])
+        boxes.append(tube_boxes[inside])
+        ids.append(tube_id)
+        labels.append(np.isin(np.arange(num_classes), tube.labels))
+    return {
+        "tube_ids": np.array(ids, np.int32),
+        "tube_labels": np.array(labels, np.uint8).reshape(len(ids), num_classes),
+        "tube_index": np.array(rows, np.int32),
+        "tube_frame": np.array(frames, np.int32),
+        "tube_box": np.concatenate(boxes),
+    }
+
+
+class ClipRecords(tfds.core.GeneratorBasedBuilder):
+    """Writes the records of a data set whose frames are in frame stores.
+
+    TFDS orders the records by a hash of their key, so neighbours in a file are strangers, and cuts
+    them into shards of equal numbers; it writes to a temporary folder, which it renames at the end.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    name = "clip_records"
+    # Nothing is downloaded. TFDS would look for a list of URLs beside this file, with a package
+    # (importlib_resources) that it does not itself require.
+    url_infos: ClassVar[dict] = {}
+
+    def __init__(
+        self,
+        *,
+        annotations: Annotations,
+        open_store: Callable[[Video], FrameStore],
+        segmentation: Mapping[str, int],
+        **kwargs,
+    ):
+        """segmentation: the keyword arguments of `segments`. kwargs: those of a TFDS builder."""
+        self._annotations = annotations
+        self._open_store = open_store
+        self._segmentation = dict(segmentation)
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Clip records of {self._annotations.name}.",
+            features=features(len(self._annotations.classes)),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager  # nothing is downloaded
+        return {name: self._generate_examples(name) for name in self._annotations.splits}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        for video in self._annotations.split(split):
+            store = self._open_store(video)
+            for segment in segments(video.num_frames, **self._segmentation):
+                example = record(video, segment, store, num_classes=len(self._annotations.classes))
+                yield f"{video.id}:{segment.core_start}", example

@@ -1,0 +1,339 @@
+"""Builds the clip records of a data set.
+
+    python -m input_pipeline.prepare --annotations FILE --output DIR
+
+Every video is decoded once, by a pool of processes, into a frame store under `DIR/partial-*`; then
+TFDS writes the records from the stores. An interrupted run goes on with the videos that have no
+store yet; a finished one says "up to date". While it works it needs two to three times the disk
+space of the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tqdm
+
+from input_pipeline import frame_store
+from step_jax import cli
+from step_jax.annotations import Annotations, Video, read_native
+from step_jax.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions:
+    """What changes the records.
+
+    core_frames: the most frames of a record's core.
+    halo_before, halo_after: frames around the core. A window of K target and T input frames needs
+        (T - K) // 2 before and K - 1 + (T - K + 1) // 2 after; the defaults serve K = 6, T = 30.
+    short_side: frames whose shorter side is longer are shrunk to it, pixels; 0 keeps their size.
+    jpeg_quality: 1 to 100.
+    shards: record files of each split; 0 chooses by size.
+    """
+
+    core_frames: int = 24
+    halo_before: int = 12
+    halo_after: int = 17
+    short_side: int = 0
+    jpeg_quality: int = 95
+    shards: int = 0
+
+    def __post_init__(self):
+        limits = {"core_frames": 1, "jpeg_quality": 1}
+        for name, value in vars(self).items():
+            if value < limits.get(name, 0):
+                raise InputError(f"{name} is {value}; expected {limits.get(name, 0)} or more")
+        if self.jpeg_quality > 100:
+            raise InputError(f"jpeg_quality is {self.jpeg_quality}; expected 100 or less")
+
+
+def prepare(
+    annotations: Annotations,
+    output: str | os.PathLike,
+    *,
+    options: RecordOptions | None = None,
+    annotations_file: str = "",
+    workers: int = 2,
+) -> bool:
+    """Builds the records of all splits of a data set.
+
+    Args:
+      annotations: the data set; the video files are found from its root.
+      output: the folder to make; a folder with a part of the same records is completed.
+      options: what the records hold.
+      annotations_file: the name kept in `records.json`.
+      workers: processes that decode videos.
+
+    Returns whether there was anything to do. Raises InputError naming the video, file or option.
+    """
+    options = options or RecordOptions()
+    output = pathlib.Path(output)
+    _check_annotations(annotations)
+    digest = records_digest(annotations, options)
+    if _is_up_to_date(output, digest):
+        return False
+    _make_folder(output)
+    partial = output / f"partial-{digest[:12]}"
+    partial.mkdir(exist_ok=True)
+    _store_frames(annotations, partial, options, workers)
+    _write_records(annotations, output, partial, options, digest, annotations_file)
+    for leftover in output.glob("partial-*"):
+        shutil.rmtree(leftover)
+    return True
+
+
+def records_digest(annotations: Annotations, options: RecordOptions) -> str:
+    """SHA-256 of everything that the records are made from, but for the videos' pixels."""
+    digest = hashlib.sha256()
+    header = {"name": annotations.name, "classes": annotations.classes, **vars(options)}
+    digest.update(json.dumps(header).encode())
+    for video in annotations.videos:
+        scalars = {key: value for key, value in vars(video).items() if key != "tubes"}
+        digest.update(json.dumps(scalars).encode())
+        for tube in video.tubes:
+            digest.update(json.dumps(tube.labels).encode())
+            digest.update(tube.frames.tobytes() + tube.boxes.tobytes())
+    return digest.hexdigest()
+
+
+def _check_annotations(annotations: Annotations):
+    from input_pipeline import records
+
+    if not annotations.videos:
+        raise InputError(f"{annotations.name}: no videos; there is nothing to build records from")
+    if not annotations.classes:
+        raise InputError(f"{annotations.name}: no classes; there is nothing to learn")
+    for split in annotations.splits:
+        records.check_split_name(split)
+    for video in annotations.videos:
+        if not annotations.video_path(video).exists():
+            raise InputError(
+                f"video {video.id!r}: {annotations.video_path(video)} does not exist; paths start "
+                "from the folder of the annotation file"
+            )
+
+
+def _is_up_to_date(output: pathlib.Path, digest: str) -> bool:
+    from input_pipeline import records
+
+    if not (output / "records.json").exists():
+        return False
+    if records.load_info(output).digest == digest:
+        return True
+    raise InputError(
+        f"{output}: holds records of other annotations or options; choose another output folder, "
+        "or remove this one first"
+    )
+
+
+def _make_folder(output: pathlib.Path):
+    """Fails early, before hours of decoding, where nothing can be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{output}: cannot be written ({reason}); choose another output"
+        ) from error
+
+
+# --- frames ---------------------------------------------------------------------------------------
+
+
+def _store_frames(
+    annotations: Annotations, partial: pathlib.Path, options: RecordOptions, workers: int
+):
+    """Fills the frame stores that are not there yet, several videos at a time."""
+    missing = [
+        video
+        for video in annotations.videos
+        if not frame_store.is_complete(_store_path(partial, annotations, video))
+    ]
+    done = sum(v.num_frames for v in annotations.videos) - sum(v.num_frames for v in missing)
+    progress = tqdm.tqdm(
+        desc="decoding",
+        unit="frame",
+        initial=done,
+        total=sum(video.num_frames for video in annotations.videos),
+        mininterval=1.0,
+    )
+    with progress:
+        jobs = [_decode_job(annotations, video, partial, options) for video in missing]
+        if workers <= 1:
+            for job in jobs:
+                progress.update(job())
+        else:
+            _run_in_pool(jobs, workers, progress)
+
+
+def _decode_job(
+    annotations: Annotations, video: Video, partial: pathlib.Path, options: RecordOptions
+) -> Callable[[], int]:
+    return functools.partial(
+        frame_store.write_store,
+        _store_path(partial, annotations, video),
+        annotations.video_path(video),
+        name=video.id,
+        fps=video.fps,
+        num_frames=video.num_frames,
+        short_side=options.short_side,
+        jpeg_quality=options.jpeg_quality,
+    )
+
+
+def _run_in_pool(jobs: Sequence[Callable[[], int]], workers: int, progress: tqdm.tqdm):
+    # spawn: a process with TensorFlow's threads must not fork
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                progress.update(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _store_path(partial: pathlib.Path, annotations: Annotations, video: Video) -> pathlib.Path:
+    """One store a version of the file: a replaced video is decoded again after an interruption."""
+    stat = annotations.video_path(video).stat()
+    key = json.dumps([video.id, video.path, stat.st_size, stat.st_mtime_ns])
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", video.id)[:60]
+    return partial / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def _write_records(
+    annotations: Annotations,
+    output: pathlib.Path,
+    partial: pathlib.Path,
+    options: RecordOptions,
+    digest: str,
+    annotations_file: str,
+):
+    import tensorflow_datasets as tfds  # here, because the worker processes import this module
+
+    from input_pipeline import builders, records
+
+    segmentation = {
+        name: getattr(options, name) for name in ("core_frames", "halo_before", "halo_after")
+    }
+    # What an interrupted run left is without records.json and may be another data set's.
+    shutil.rmtree(output / "clip_records", ignore_errors=True)
+    builder = builders.ClipRecords(
+        annotations=annotations,
+        open_store=lambda video: frame_store.FrameStore(_store_path(partial, annotations, video)),
+        segmentation=segmentation,
+        data_dir=output,
+    )
+    builder.download_and_prepare(
+        download_dir=partial / "downloads",
+        download_config=tfds.download.DownloadConfig(
+            num_shards=_num_shards(annotations, partial, options), try_download_gcs=False
+        ),
+    )
+    records.write_info(
+        output,
+        records.RecordsInfo(
+            name=annotations.name,
+            annotations_file=annotations_file,
+            digest=digest,
+            classes=annotations.classes,
+            splits=records.write_index(output, annotations),
+            short_side=options.short_side,
+            jpeg_quality=options.jpeg_quality,
+            **segmentation,
+        ),
+    )
+
+
+def _num_shards(annotations: Annotations, partial: pathlib.Path, options: RecordOptions) -> int:
+    """Of each split: as asked, or about 64 MiB each but at least 8, and never an empty one."""
+    fewest_records = min(
+        sum(-(-video.num_frames // options.core_frames) for video in annotations.split(split))
+        for split in annotations.splits
+    )
+    if options.shards > fewest_records:
+        raise InputError(
+            f"{options.shards} shards, but the smallest split has {fewest_records} records; "
+            "ask for fewer shards or smaller cores"
+        )
+    frames = sum(path.stat().st_size for path in partial.glob("*.jpegs"))
+    overlap = 1 + (options.halo_before + options.halo_after) / options.core_frames
+    by_size = int(frames * overlap / len(annotations.splits)) // (64 << 20)
+    return options.shards or min(fewest_records, max(8, by_size))
+
+
+# --- command --------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None):
+    """The command."""
+    arguments = _parser().parse_args(argv)
+    path = pathlib.Path(arguments.annotations)
+    options = RecordOptions(
+        **{name: getattr(arguments, name) for name in RecordOptions.__dataclass_fields__}
+    )
+    annotations = read_native(path)
+    built = prepare(
+        annotations,
+        arguments.output,
+        options=options,
+        annotations_file=path.name,
+        workers=arguments.workers,
+    )
+    print(_summary(arguments.output) if built else f"{arguments.output}: up to date")
+
+
+def _summary(output: str) -> str:
+    from input_pipeline import records
+
+    lines = [f"{output}: built"]
+    for name, split in records.load_info(output).splits.items():
+        lines.append(
+            f"  {name}: {split.num_videos} videos, {split.num_frames} frames, {split.num_tubes} "
+            f"tubes, {split.num_records} records, {split.num_bytes / 1e6:.1f} MB"
+        )
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.prepare", description="Build the clip records of a data set."
+    )
+    parser.add_argument("--annotations", required=True, help="native annotation file (JSON)")
+    parser.add_argument("--output", required=True, help="folder of the records")
+    helps = {
+        "core_frames": "most frames of a record's core",
+        "halo_before": "frames kept before the core",
+        "halo_after": "frames kept after the core",
+        "short_side": "shrink frames to this shorter side, pixels (0: keep)",
+        "jpeg_quality": "1 to 100",
+        "shards": "record files of each split (0: by size)",
+    }
+    for name, field in RecordOptions.__dataclass_fields__.items():
+        flag = "--" + name
+        parser.add_argument(flag, type=int, default=field.default, help=helps[name])
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode videos")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run_command(main)
