@@ -45,6 +45,8 @@ _VIDEO_KEYS = {
 _TUBE_KEYS = {"classes": list, "start": int, "boxes": list}
 _KINDS = {str: "a text", int: "a whole number", float: "a number", list: "a list"}
 
+_NUMBERS = {int, float}  # and not bool, which a subclass test would let in
+
 _OnError = Callable[[InputError], None]
 
 
@@ -228,9 +230,7 @@ def _check_keys(record: Any, keys: Mapping[str, type], where: str):
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):  # which Python takes for an int
-        return False
-    return isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
+    return type(value) in _NUMBERS if kind is float else type(value) is kind
 
 
 def _label_of_class(names: list) -> dict[str, int]:
@@ -261,7 +261,7 @@ def _check_path(path: str, *, allow_absolute: bool):
 def _box_array(boxes: list, start: int, offsets: list[int]) -> np.ndarray:
     """float32 [n, 4] from JSON lists; anything but four numbers is an error naming its frame."""
     for box, offset in zip(boxes, offsets, strict=True):
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_a(x, float) for x in box):
+        if not (isinstance(box, list) and len(box) == 4 and _NUMBERS.issuperset(map(type, box))):
             raise InputError(
                 f"frame {start + offset} has the box {_show(box)}; "
                 "expected four numbers [x1, y1, x2, y2], or null for a gap"
@@ -316,12 +316,12 @@ def _pieces(annotations: Annotations) -> Iterator[str]:
 def _tube_text(tube: Tube, classes: tuple[str, ...]) -> str:
     start = int(tube.frames[0])
     boxes: list[list[float] | None] = [None] * (int(tube.frames[-1]) + 1 - start)
-    for frame, box in zip(tube.frames.tolist(), tube.boxes, strict=True):
-        boxes[frame - start] = [_shortest(x) for x in box]
+    for frame, box in zip(tube.frames.tolist(), _shortest(tube.boxes), strict=True):
+        boxes[frame - start] = box
     names = [classes[label] for label in tube.labels]
     return json.dumps({"classes": names, "start": start, "boxes": boxes}, ensure_ascii=False)
 
 
-def _shortest(value: np.float32) -> float:
-    """The number with the fewest digits that is read back as the same float32."""
-    return float(str(value))
+def _shortest(boxes: np.ndarray) -> list[list[float]]:
+    """The numbers with the fewest digits that are read back as the same float32."""
+    return boxes.astype("U").astype(np.float64).tolist()
