@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +19,7 @@ LEG, ARM = 0.25, 0.19  # each of the two segments of a limb
 LEG_RADIUS, ARM_RADIUS = 0.05, 0.04
 CROUCH = 0.16  # heights that the hip sinks at full crouch
 
+_SIDES = (1, -1)  # left and right, along the body's left axis
 SUPERSAMPLING = 3
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 _REACH, _TOP, _BOTTOM = 0.62, 1.32, 0.12  # the drawing's extent around the feet, in heights
@@ -24,7 +27,7 @@ _REACH, _TOP, _BOTTOM = 0.62, 1.32, 0.12  # the drawing's extent around the feet
 
 @dataclass(frozen=True)
 class Clothes:
-    """Colours as RGB tuples of ints; `bands` are (from, to) fractions of the torso, from its top."""
+    """Colours as RGB tuples of ints; `bands` are (from, to) fractions down the torso."""
 
     skin: tuple
     hair: tuple
@@ -87,68 +90,75 @@ def draw(clothes: Clothes, motion: Motion, t: int, *, feet: np.ndarray, height: 
 
 
 class _Pose:
-    """Frame t of a motion as joints on the screen: x right, y up, in heights from the feet."""
+    """Frame t of a motion as joints on the screen: x right, y up, in heights from the feet.
+
+    Plain floats: for a dozen points, numpy's calls would cost more than the drawing.
+    """
 
     def __init__(self, motion: Motion, t: int):
-        self.cos, self.sin = np.cos(motion.yaw[t]), np.sin(motion.yaw[t])
-        self.hip = HIP - CROUCH * motion.crouch[t]
-        self.rise = self.hip - HIP
-        self.legs = [self._leg(side, motion.legs[t, side], motion.crouch[t]) for side in (0, 1)]
-        self.arms = [
-            self._arm(side, motion.arms[t, side], motion.raised[t, side]) for side in (0, 1)
+        yaw, crouch = float(motion.yaw[t]), float(motion.crouch[t])
+        self.cos, self.sin = math.cos(yaw), math.sin(yaw)
+        self.rise = -CROUCH * crouch
+        self.legs = [
+            self._leg(side, angle, crouch)
+            for side, angle in zip(_SIDES, motion.legs[t].tolist(), strict=True)
         ]
+        limbs = zip(_SIDES, motion.arms[t].tolist(), motion.raised[t].tolist(), strict=True)
+        self.arms = [self._arm(*limb) for limb in limbs]
 
-    def _project(self, forward, lateral, up):
-        """The body's forward/left/up axes on the screen, orthographic."""
-        return forward * self.cos + lateral * self.sin, up
+    def _project(self, forward: float, lateral: float, up: float) -> tuple[float, float]:
+        """The body's forward, left and up axes on the screen, orthographic."""
+        return forward * self.cos + lateral * self.sin, up + self.rise
 
-    def _leg(self, side, angle, crouch):
-        lateral = (0.06, -0.06)[side]
-        bend = 0.5 * max(angle, 0.0) + 1.1 * crouch  # the knee of the leg in front bends
-        thigh = angle + bend * 0.5
-        shin = angle - bend * 0.5
-        knee = (LEG * np.sin(thigh), self.hip - LEG * np.cos(thigh))
-        foot = (knee[0] + LEG * np.sin(shin), knee[1] - LEG * np.cos(shin))
-        toe = (foot[0] + 0.07, foot[1])
-        joints = [(0.0, self.hip), knee, foot, toe]
-        return [self._project(forward, lateral, up + 0.02) for forward, up in joints]
+    def _leg(self, side: int, angle: float, crouch: float) -> list[tuple[float, float]]:
+        """Hip, knee, foot and toe."""
+        bend = 0.25 * max(angle, 0.0) + 0.55 * crouch  # the knee of the leg in front bends
+        joints = [(0.0, HIP)]
+        for swing in (angle + bend, angle - bend):
+            forward, up = joints[-1]
+            joints.append((forward + LEG * math.sin(swing), up - LEG * math.cos(swing)))
+        joints.append((joints[-1][0] + 0.07, joints[-1][1]))
+        return [self._project(forward, 0.06 * side, up + 0.02) for forward, up in joints]
 
-    def _arm(self, side, angle, raised):
-        sign = (1, -1)[side]
-        down = np.array([np.sin(angle), 0, -np.cos(angle)]) * np.cos(raised)
-        direction = down + np.array([0, sign * np.sin(raised), 0])
-        shoulder = np.array([0, sign * HALF_WIDTH, SHOULDER - 0.02 + self.rise])
-        elbow = shoulder + ARM * direction
-        hand = elbow + ARM * (direction + np.array([0.25, 0, 0]))
-        return [self._project(*joint) for joint in (shoulder, elbow, hand)]
+    def _arm(self, side: int, angle: float, raised: float) -> list[tuple[float, float]]:
+        """Shoulder, elbow and hand."""
+        forward = ARM * math.sin(angle) * math.cos(raised)
+        lateral = ARM * side * math.sin(raised)
+        down = ARM * math.cos(angle) * math.cos(raised)
+        x, y, z = 0.0, HALF_WIDTH * side, SHOULDER - 0.02
+        elbow = (x + forward, y + lateral, z - down)
+        hand = (x + 2 * forward + 0.25 * ARM, y + 2 * lateral, z - 2 * down)
+        return [self._project(*joint) for joint in ((x, y, z), elbow, hand)]
 
 
 class _Brush:
     """Draws on a supersampled RGBA canvas in heights around the feet, y up."""
 
-    def __init__(self, canvas, *, origin, height):
+    def __init__(self, canvas: np.ndarray, *, origin: np.ndarray, height: float):
         self.canvas, self.scale = canvas, height * SUPERSAMPLING
-        self.origin = np.asarray(origin) * SUPERSAMPLING
+        self.x, self.y = (origin * SUPERSAMPLING - 0.5).tolist()
 
-    def _pixels(self, points) -> np.ndarray:
-        xy = self.origin + np.asarray(points, np.float64) * [self.scale, -self.scale] - 0.5
-        return np.round(xy * (1 << _SHIFT)).astype(np.int32)
+    def _pixels(self, points) -> list[tuple[int, int]]:
+        """OpenCV's fixed-point coordinates."""
+        one = 1 << _SHIFT
+        return [
+            (round((self.x + x * self.scale) * one), round((self.y - y * self.scale) * one))
+            for x, y in points
+        ]
 
     def stroke(self, points, radius, colour):
         thickness = max(1, round(2 * radius * self.scale))
-        pixels = self._pixels(points)
-        for a, b in zip(pixels[:-1].tolist(), pixels[1:].tolist(), strict=True):
+        for a, b in itertools.pairwise(self._pixels(points)):
             cv2.line(self.canvas, a, b, (*colour, 255), thickness, cv2.LINE_8, _SHIFT)
 
     def polygon(self, points, colour):
-        cv2.fillConvexPoly(self.canvas, self._pixels(points), (*colour, 255), cv2.LINE_8, _SHIFT)
+        corners = np.array(self._pixels(points))
+        cv2.fillConvexPoly(self.canvas, corners, (*colour, 255), cv2.LINE_8, _SHIFT)
 
     def ellipse(self, centre, axes, colour):
+        (pixel,) = self._pixels([centre])
         axes = [int(axis * self.scale * (1 << _SHIFT)) for axis in axes]
-        cv2.ellipse(
-            self.canvas, self._pixels(centre).tolist(), axes, 0, 0, 360, (*colour, 255), -1,
-            cv2.LINE_8, _SHIFT,
-        )  # fmt: skip
+        cv2.ellipse(self.canvas, pixel, axes, 0, 0, 360, (*colour, 255), -1, cv2.LINE_8, _SHIFT)
 
 
 def _draw_body(brush: _Brush, clothes: Clothes, pose: _Pose):
@@ -172,7 +182,7 @@ def _draw_arm(brush, clothes, joints):
 
 
 def _draw_torso(brush, clothes, pose):
-    half = np.hypot(HALF_WIDTH * pose.sin, HALF_DEPTH * pose.cos)
+    half = math.hypot(HALF_WIDTH * pose.sin, HALF_DEPTH * pose.cos)
     front = _front(pose)
 
     def panel(colour, sides=(-1, 1), rows=(0, 1)):

@@ -25,6 +25,7 @@ from input_pipeline.moving_actors.scripts import write_script
 from step_jax.annotations import Annotations, Video, read_native, write_native
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.video import VideoWriter
 
 NAME = "moving_actors"
 WEBM_EVERY = 8  # videos; the others are MJPG, because VP9 takes eight times as long to encode
@@ -81,12 +82,10 @@ def render_video(folder: pathlib.Path, seed: int, split: str, index: int, size: 
     script = write_script(seed=seed, split=split, index=index, size=size)
     path = folder / _video_path(split, index)
     sightings = []
-    with replacing(path) as temporary:
-        writer = _open_writer(temporary, size)
+    with VideoWriter(path, fps=FPS, width=size, height=size) as writer:
         for frame, seen in render(script):
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            writer.write(frame)
             sightings.append(seen)
-        writer.release()
     video = Video(
         id=script.id,
         path=_video_path(split, index),
@@ -98,15 +97,6 @@ def render_video(folder: pathlib.Path, seed: int, split: str, index: int, size: 
         tubes=tubes(script, sightings),
     )
     write_native(_part(folder, script.id), Annotations(NAME, CLASSES, (video,), folder))
-
-
-def _open_writer(path: pathlib.Path, size: int) -> cv2.VideoWriter:
-    code, api = (
-        ("MJPG", cv2.CAP_OPENCV_MJPEG) if path.suffix == ".avi" else ("VP90", cv2.CAP_FFMPEG)
-    )
-    writer = cv2.VideoWriter(str(path), api, cv2.VideoWriter_fourcc(*code), FPS, (size, size))
-    writer.set(cv2.VIDEOWRITER_PROP_QUALITY, 95)
-    return writer
 
 
 def _id(split: str, index: int) -> str:
