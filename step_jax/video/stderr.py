@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
+_STDERR = 2
 _lock = threading.RLock()
 
 
@@ -27,21 +28,31 @@ class Held:
 
 @contextlib.contextmanager
 def held_stderr() -> Iterator[Held]:
-    """Holds back what is written to file descriptor 2; afterwards passes on what is not dropped.
+    """Holds back what is written to standard error; afterwards passes on what is not dropped.
 
     For the moment of opening a file, not for decoding it: other threads' lines are delayed too.
     """
     held = Held()
     with _lock, tempfile.TemporaryFile() as file:
-        sys.stderr.flush()
-        original = os.dup(2)
         try:
-            os.dup2(file.fileno(), 2)
-            yield held
+            with _redirected(to=file.fileno()):
+                yield held
         finally:
-            sys.stderr.flush()
-            os.dup2(original, 2)
-            os.close(original)
             file.seek(0)
             for line in filter(held.keeps, file):
-                os.write(2, line)
+                os.write(_STDERR, line)
+
+
+@contextlib.contextmanager
+def _redirected(*, to: int):
+    if sys.stderr:
+        sys.stderr.flush()
+    original = os.dup(_STDERR)
+    os.dup2(to, _STDERR)
+    try:
+        yield
+    finally:
+        if sys.stderr:
+            sys.stderr.flush()
+        os.dup2(original, _STDERR)
+        os.close(original)
