@@ -7,15 +7,21 @@ one record to come from; the halos overlap, and are what the records cost over t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from input_pipeline.frame_store import FrameStore
+from input_pipeline.records import RecordsIndex
 from step_jax.annotations import Annotations, Tube, Video
 
 
@@ -135,12 +141,15 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
         annotations: Annotations,
         open_store: Callable[[Video], FrameStore],
         segmentation: Mapping[str, int],
+        progress: Callable[[int], object],
         **kwargs,
     ):
-        """segmentation: the keyword arguments of `segments`. kwargs: those of a TFDS builder."""
+        """segmentation: the keyword arguments of `segments`. progress: called with the number of
+        frames that are done. kwargs: those of a TFDS builder."""
         self._annotations = annotations
         self._open_store = open_store
         self._segmentation = dict(segmentation)
+        self._progress = progress
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -155,8 +164,84 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
         return {name: self._generate_examples(name) for name in self._annotations.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        num_classes = len(self._annotations.classes)
         for video in self._annotations.split(split):
             store = self._open_store(video)
             for segment in segments(video.num_frames, **self._segmentation):
-                example = record(video, segment, store, num_classes=len(self._annotations.classes))
+                example = record(video, segment, store, num_classes=num_classes)
                 yield f"{video.id}:{segment.core_start}", example
+            self._progress(video.num_frames)
+
+
+def write_records(
+    annotations: Annotations,
+    output: pathlib.Path,
+    *,
+    num_shards: int,
+    segmentation: Mapping[str, int],
+    open_store: Callable[[Video], FrameStore],
+    progress: Callable[[int], object],
+) -> dict[str, list[tuple[str, int]]]:
+    """Writes the TFDS data set into `output`; see `ClipRecords` for the arguments.
+
+    Returns each split's record files and the number of records in them, the paths from `output`.
+    """
+    builder = ClipRecords(
+        annotations=annotations,
+        open_store=open_store,
+        segmentation=segmentation,
+        progress=progress,
+        data_dir=output,
+    )
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(num_shards=num_shards, try_download_gcs=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
+        builder.download_and_prepare(download_dir=output / "downloads", download_config=config)
+    return {
+        name: [
+            (os.path.relpath(path, output), length)
+            for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        ]
+        for name, split in builder.info.splits.items()
+    }
+
+
+def read_index(shards: Sequence[str], videos: Sequence[Video], *, num_classes: int) -> RecordsIndex:
+    """The index of one split, from its record files, which it reads once: they are readable."""
+    spec = features(num_classes).tf_example_spec
+
+    def ranges(serialized):
+        example = tf.io.parse_single_example(serialized, spec)
+        first = example["first_frame"]
+        stop = first + tf.shape(example["frames"], tf.int64)[0]
+        return example["video"], first, stop, example["core_start"], example["core_end"]
+
+    number = {video.id: i for i, video in enumerate(videos)}
+    rows = [
+        (number[video.decode()], *frames)
+        for video, *frames in tf.data.TFRecordDataset(list(shards)).map(ranges).as_numpy_iterator()
+    ]
+    record_video, first, stop, core_start, core_end = np.array(rows, np.int32).T
+    return RecordsIndex(
+        video_ids=np.array([video.id for video in videos]),
+        num_frames=np.array([video.num_frames for video in videos], np.int32),
+        width=np.array([video.width for video in videos], np.int32),
+        height=np.array([video.height for video in videos], np.int32),
+        record_video=record_video,
+        first_frame=first,
+        stop_frame=stop,
+        core_start=core_start,
+        core_end=core_end,
+        runs=_runs(videos),
+    )
+
+
+def _runs(videos: Sequence[Video]) -> np.ndarray:
+    runs = []
+    for number, video in enumerate(videos):
+        for tube_id, tube in enumerate(video.tubes):
+            frames, _ = visible_boxes(video, tube)
+            for run in np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1):
+                if len(run):
+                    runs.append((number, tube_id, run[0], run[-1] + 1))
+    return np.array(runs, np.int32).reshape(-1, 4)

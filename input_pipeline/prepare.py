@@ -26,7 +26,8 @@ from dataclasses import dataclass
 
 import tqdm
 
-from input_pipeline import frame_store
+from input_pipeline import frame_store, records
+from input_pipeline.frame_store import FrameStore
 from step_jax import cli
 from step_jax.annotations import Annotations, Video, read_native
 from step_jax.errors import InputError
@@ -110,14 +111,12 @@ def records_digest(annotations: Annotations, options: RecordOptions) -> str:
 
 
 def _check_annotations(annotations: Annotations):
-    from input_pipeline import records
-
     if not annotations.videos:
         raise InputError(f"{annotations.name}: no videos; there is nothing to build records from")
     if not annotations.classes:
         raise InputError(f"{annotations.name}: no classes; there is nothing to learn")
     for split in annotations.splits:
-        records.check_split_name(split)
+        _check_split_name(split)
     for video in annotations.videos:
         if not annotations.video_path(video).exists():
             raise InputError(
@@ -126,10 +125,16 @@ def _check_annotations(annotations: Annotations):
             )
 
 
-def _is_up_to_date(output: pathlib.Path, digest: str) -> bool:
-    from input_pipeline import records
+def _check_split_name(name: str):
+    """TFDS makes file names and expressions of the names of splits."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name == "all":
+        raise InputError(
+            f"split {name!r} cannot be a file name; use letters, digits and underscores, not 'all'"
+        )
 
-    if not (output / "records.json").exists():
+
+def _is_up_to_date(output: pathlib.Path, digest: str) -> bool:
+    if not records.info_path(output).exists():
         return False
     if records.load_info(output).digest == digest:
         return True
@@ -165,20 +170,19 @@ def _store_frames(
         if not frame_store.is_complete(_store_path(partial, annotations, video))
     ]
     done = sum(v.num_frames for v in annotations.videos) - sum(v.num_frames for v in missing)
-    progress = tqdm.tqdm(
-        desc="decoding",
-        unit="frame",
-        initial=done,
-        total=sum(video.num_frames for video in annotations.videos),
-        mininterval=1.0,
-    )
-    with progress:
+    with _progress(annotations, "decoding") as progress:
+        progress.update(done)
         jobs = [_decode_job(annotations, video, partial, options) for video in missing]
         if workers <= 1:
             for job in jobs:
                 progress.update(job())
         else:
             _run_in_pool(jobs, workers, progress)
+
+
+def _progress(annotations: Annotations, what: str) -> tqdm.tqdm:
+    total = sum(video.num_frames for video in annotations.videos)
+    return tqdm.tqdm(desc=what, unit="frame", total=total, mininterval=1.0)
 
 
 def _decode_job(
@@ -228,39 +232,61 @@ def _write_records(
     digest: str,
     annotations_file: str,
 ):
-    import tensorflow_datasets as tfds  # here, because the worker processes import this module
-
-    from input_pipeline import builders, records
+    # Here, because the processes that decode import this module, and TensorFlow takes seconds.
+    from input_pipeline import builders
 
     segmentation = {
         name: getattr(options, name) for name in ("core_frames", "halo_before", "halo_after")
     }
-    # What an interrupted run left is without records.json and may be another data set's.
+    # What an interrupted run left, without records.json, may be another data set's.
     shutil.rmtree(output / "clip_records", ignore_errors=True)
-    builder = builders.ClipRecords(
-        annotations=annotations,
-        open_store=lambda video: frame_store.FrameStore(_store_path(partial, annotations, video)),
-        segmentation=segmentation,
-        data_dir=output,
+    with _progress(annotations, "writing records") as progress:
+        shards = builders.write_records(
+            annotations,
+            output,
+            num_shards=_num_shards(annotations, partial, options),
+            segmentation=segmentation,
+            open_store=lambda video: FrameStore(_store_path(partial, annotations, video)),
+            progress=progress.update,
+        )
+    indices = {
+        split: builders.read_index(
+            [output / name for name, _ in shards[split]],
+            annotations.split(split),
+            num_classes=len(annotations.classes),
+        )
+        for split in annotations.splits
+    }
+    records.write_index(output, indices)
+    info = records.RecordsInfo(
+        name=annotations.name,
+        annotations_file=annotations_file,
+        digest=digest,
+        classes=annotations.classes,
+        short_side=options.short_side,
+        jpeg_quality=options.jpeg_quality,
+        splits={
+            split: _split_info(annotations.split(split), index, shards[split], output)
+            for split, index in indices.items()
+        },
+        **segmentation,
     )
-    builder.download_and_prepare(
-        download_dir=partial / "downloads",
-        download_config=tfds.download.DownloadConfig(
-            num_shards=_num_shards(annotations, partial, options), try_download_gcs=False
-        ),
-    )
-    records.write_info(
-        output,
-        records.RecordsInfo(
-            name=annotations.name,
-            annotations_file=annotations_file,
-            digest=digest,
-            classes=annotations.classes,
-            splits=records.write_index(output, annotations),
-            short_side=options.short_side,
-            jpeg_quality=options.jpeg_quality,
-            **segmentation,
-        ),
+    records.write_info(output, info)
+
+
+def _split_info(
+    videos: Sequence[Video],
+    index: records.RecordsIndex,
+    shards: Sequence[tuple[str, int]],
+    output: pathlib.Path,
+) -> records.SplitInfo:
+    return records.SplitInfo(
+        num_videos=len(videos),
+        num_records=index.num_records,
+        num_frames=sum(video.num_frames for video in videos),
+        num_tubes=sum(len(video.tubes) for video in videos),
+        num_bytes=sum((output / name).stat().st_size for name, _ in shards),
+        shards=tuple(shards),
     )
 
 
@@ -303,8 +329,6 @@ def main(argv: Sequence[str] | None = None):
 
 
 def _summary(output: str) -> str:
-    from input_pipeline import records
-
     lines = [f"{output}: built"]
     for name, split in records.load_info(output).splits.items():
         lines.append(

@@ -29,7 +29,7 @@ def window_targets(
     """The tubes with a box in the input frames of the window at `start`, in the record's order."""
     time = tf.cast(example["tube_frame"], tf.int32) - (start - window.before)
     rows = tf.where((time >= 0) & (time < window.input_frames))[:, 0]
-    tube = tf.gather(example["tube_index"], rows)
+    tube = tf.gather(tf.cast(example["tube_index"], tf.int32), rows)
     time = tf.gather(time, rows)
     num_tubes = tf.shape(example["tube_ids"])[0]
     used = tf.math.unsorted_segment_sum(tf.ones_like(tube), tube, num_tubes) > 0

@@ -1,0 +1,105 @@
+"""Which windows are made of which records, on which process.
+
+Known before anything is read, from the index alone, and the same on every process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from input_pipeline import clips
+from input_pipeline.records import RecordsIndex
+from step_jax.errors import InputError
+
+
+def process_share(num_records: int, process_index: int, process_count: int) -> range:
+    """The records of one process: consecutive, so that it reads no other's files in vain."""
+    if not 0 <= process_index < process_count <= num_records:
+        raise InputError(
+            f"process {process_index} of {process_count} and {num_records} records; "
+            "expected 0 <= index < count <= records"
+        )
+    return range(
+        num_records * process_index // process_count,
+        num_records * (process_index + 1) // process_count,
+    )
+
+
+class EpochDraw(NamedTuple):
+    """What one epoch does with the R records of a split.
+
+    starts: int32 [R], the window of each, clips.NO_WINDOW where there is none to draw.
+    seeds: int64 [R, 2], of their augmentation.
+    file_seed, shuffle_seed: int64 [], of the order of the files and of the shuffle buffer.
+    """
+
+    starts: np.ndarray
+    seeds: np.ndarray
+    file_seed: np.ndarray
+    shuffle_seed: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class EpochPlan:
+    """Training: one window of each record that has one, a function of (seed, epoch, record).
+
+    eligible: bool [F], the starts that may be drawn. share: the records of this process.
+    """
+
+    index: RecordsIndex
+    eligible: np.ndarray
+    share: range
+    seed: int
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; expected 0 or more")
+        if not self.num_drawn:
+            raise InputError(
+                "no record of this process has a window to draw; check the split's tubes, "
+                "`background` and `min_target_frames`, or use fewer processes"
+            )
+
+    @cached_property
+    def num_drawn(self) -> int:
+        """Windows an epoch, of this process."""
+        _, count = clips.core_counts(self.index, self.eligible)
+        return int((count[self.share.start : self.share.stop] > 0).sum())
+
+    def draw(self, epoch: int) -> EpochDraw:
+        """One epoch's draw, the same on every process."""
+        bits = np.random.Philox(key=np.array([self.seed, epoch], np.uint64))
+        random = np.random.Generator(bits)
+        num_records = self.index.num_records
+        starts = clips.draw_starts(self.index, self.eligible, random.random(num_records))
+        seeds = random.integers(0, 2**62, (num_records, 2))
+        return EpochDraw(starts, seeds, *random.integers(0, 2**62, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class GridPlan:
+    """Evaluation: every window of the grid, from the record whose core it starts in.
+
+    starts: int32 [W] of all windows, those of a record side by side. first, count: int64 [R], which
+    of them are each record's.
+    """
+
+    starts: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, index: RecordsIndex, grid: np.ndarray) -> GridPlan:
+        """The plan of a grid, bool [F]."""
+        flat = np.flatnonzero(grid)
+        video = np.searchsorted(index.video_offset, flat, side="right") - 1
+        starts = (flat - index.video_offset[video]).astype(np.int32)
+        return cls(starts, *clips.core_counts(index, grid))
+
+    def num_windows(self, share: range) -> int:
+        """Windows of some of the records."""
+        return int(self.count[share.start : share.stop].sum())

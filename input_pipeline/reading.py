@@ -1,0 +1,52 @@
+"""The records' bytes, from the files, in an order that is a function of seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+FILES_AT_ONCE = 8
+
+
+def read_records(
+    shards: Sequence[tuple[str, int]], share: range, *, file_seed: tf.Tensor | None = None
+) -> tf.data.Dataset:
+    """(record, bytes) of a range of records, several files at once.
+
+    Args:
+      shards: (path, number of records) of the record files.
+      share: which records, counted through all files.
+      file_seed: int64 [], shuffles the files; None keeps their order.
+    """
+    parts, before = [], 0
+    for path, num_records in shards:
+        first = max(share.start, before)
+        stop = min(share.stop, before + num_records)
+        if first < stop:
+            parts.append((path, first, stop, first - before))
+        before += num_records
+    columns = tuple(np.array(column) for column in zip(*parts, strict=True))
+    files = tf.data.Dataset.from_tensor_slices(columns)
+    if file_seed is not None:
+        files = files.shuffle(len(parts), seed=file_seed)
+
+    def read(path, first, stop, skip):
+        records = tf.data.TFRecordDataset(path).skip(skip)
+        return tf.data.Dataset.zip((tf.data.Dataset.range(first, stop), records))
+
+    at_once = min(len(parts), FILES_AT_ONCE)
+    return files.interleave(
+        read, cycle_length=at_once, num_parallel_calls=at_once, deterministic=True
+    )
+
+
+def find_damaged(shards: Sequence[tuple[str, int]]) -> str | None:
+    """The first record file that cannot be read to its end."""
+    for path, _ in shards:
+        try:
+            tf.data.TFRecordDataset(path).reduce(0, lambda count, _: count + 1)
+        except tf.errors.OpError:
+            return path
+    return None
