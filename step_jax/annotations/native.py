@@ -153,12 +153,13 @@ class _Reader:
                 f"{where}: start is {record['start']}, before the file's first frame number "
                 f"(frame_index_base {self._base})"
             )
-        present = [offset for offset, box in enumerate(boxes) if box is not None]
-        if start + len(boxes) > video.num_frames:
+        if (surplus := start + len(boxes) - video.num_frames) > 0:
+            one_off = "; does the file count frames from 1 (frame_index_base)?"
             raise InputError(
                 f"{where}: start {record['start']} and {len(boxes)} boxes reach beyond the video's "
-                f"{video.num_frames} frames; correct num_frames, start or boxes"
+                f"{video.num_frames} frames" + (one_off if surplus == 1 and not self._base else "")
             )
+        present = [offset for offset, box in enumerate(boxes) if box is not None]
         with _place(where):
             labels = [self._label(name) for name in record["classes"]]
             numbers = _box_array([boxes[offset] for offset in present], record["start"], present)

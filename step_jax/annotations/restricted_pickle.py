@@ -33,17 +33,21 @@ def load_restricted(path: str | os.PathLike) -> Any:
             return _Unpickler(file, encoding="latin-1").load()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except pickle.UnpicklingError as error:
+    except _RefusedError as error:
         raise InputError(f"{path}: refused: {error}") from error
     except Exception as error:  # a damaged pickle raises anything at all
         raise InputError(f"{path}: is not a pickle, or a damaged one: {error!r}") from error
+
+
+class _RefusedError(Exception):
+    """A sound pickle that asks for what is not admitted."""
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(
+            raise _RefusedError(
                 f"it asks for {module}.{name}; expected only containers, numbers, text and numpy "
                 "arrays. Open such a file only if you trust it, and save its data plainly "
                 "(pickle protocol 4 or lower)"
@@ -55,7 +59,7 @@ class _StandIn:
     __slots__ = ()
 
     def __setstate__(self, state: Any):
-        raise pickle.UnpicklingError(f"it tries to change {type(self).__name__}")
+        raise _RefusedError(f"it tries to change {type(self).__name__}")
 
 
 class _NdarrayName(_StandIn):
@@ -71,16 +75,14 @@ class _Dtype:
 
     def __init__(self, name: Any):
         if not (isinstance(name, str) and _PLAIN_DTYPE.fullmatch(name)):
-            raise pickle.UnpicklingError(
-                f"it has an array of type {name!r}; expected plain numbers or text"
-            )
+            raise _RefusedError(f"it has an array of type {name!r}; expected plain numbers or text")
         self.value = np.dtype(name)
 
     def __setstate__(self, state: Any):
         """(version, byte order, subarray, names, fields, ...), of which plain types use one."""
         _, order, subarray, names, fields = state[:5]
         if subarray is not None or names is not None or fields is not None:
-            raise pickle.UnpicklingError("it has a structured array; expected plain numbers")
+            raise _RefusedError("it has a structured array; expected plain numbers")
         self.value = self.value.newbyteorder(order)
 
 
@@ -97,7 +99,7 @@ class _Array(np.ndarray):
     def __setstate__(self, state: Any):
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError("it has an array without a proper type")
+            raise _RefusedError("it has an array without a proper type")
         super().__setstate__((1, shape, dtype.value, fortran, _as_bytes(data)))
 
 
@@ -113,7 +115,7 @@ class _Scalar(_StandIn):
 
     def __call__(self, dtype: Any, data: Any) -> Any:
         if not isinstance(dtype, _Dtype):
-            raise pickle.UnpicklingError("it has a number without a proper type")
+            raise _RefusedError("it has a number without a proper type")
         return np.frombuffer(_as_bytes(data), dtype.value, count=1)[0].item()
 
 
@@ -126,18 +128,28 @@ class _Encode(_StandIn):
         return _as_bytes(text)
 
 
+class _EmptyBytes(_StandIn):
+    """`bytes()`, by which Python 3 writes no bytes there; with a number it would fill the memory."""
+
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        return b""
+
+
 def _as_bytes(data: Any) -> bytes:
     """The bytes of an array; what was bytes in Python 2 arrives as latin-1 text."""
     if isinstance(data, str):
         return data.encode("latin-1")
     if not isinstance(data, bytes):
-        raise pickle.UnpicklingError(f"it has an array of {type(data).__name__}; expected bytes")
+        raise _RefusedError(f"it has an array of {type(data).__name__}; expected bytes")
     return data
 
 
 _ADMITTED = {
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytes"): _EmptyBytes(),
     ("numpy", "ndarray"): _NdarrayName(),
     ("numpy", "dtype"): _DtypeName(),
     ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
