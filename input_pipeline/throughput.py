@@ -1,0 +1,143 @@
+"""How fast the training batches come: against decoding the same JPEGs and nothing else.
+
+python -m input_pipeline.throughput --records DIR --split train [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import resource
+import time
+from collections.abc import Callable, Sequence
+
+from input_pipeline import records
+from step_jax import cli
+from step_jax.replacing import replacing
+
+AUGMENTS = {
+    "none": {},
+    "usual": {"flip": 0.5, "crop": 0.5, "photometric": 0.8},
+    "all": {"flip": 1.0, "crop": 1.0, "photometric": 1.0, "erase": 1.0},
+}
+
+
+def measure(records_dir: str | os.PathLike, *, num_windows: int, augment: str, **options) -> dict:
+    """Times training batches and bare decoding.
+
+    Args:
+      records_dir, options: those of `pipeline.train_batches`, without augment and seed.
+      num_windows: how many windows to time, after a first batch that is not timed.
+      augment: a key of AUGMENTS.
+
+    Returns windows a second and processor seconds a window, of the batches and of decoding alone.
+    """
+    from input_pipeline import pipeline  # imports TensorFlow
+    from input_pipeline.augment import Augment
+
+    batches = pipeline.train_batches(
+        records_dir, seed=0, augment=Augment(**AUGMENTS[augment]), **options
+    )
+    next(batches)
+    num_batches = -(-num_windows // options["batch_size"])
+    pull = _pull(itertools.islice(batches, num_batches))
+    decode = _decoding(records_dir, options, num_windows)
+    decode()  # once before, to have the files in memory as the batches do
+    timed = {"batches": _time(pull), "decoding": _time(decode)}
+    return {
+        "num_windows": num_batches * options["batch_size"],
+        "augment": augment,
+        "options": options,
+        **{
+            name: {
+                "windows_per_second": round(count / seconds, 2),
+                "cpu_seconds_per_window": round(cpu / count, 5),
+            }
+            for name, (count, seconds, cpu) in timed.items()
+        },
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def _pull(batches) -> Callable[[], int]:
+    return lambda: sum(len(batch["clips"]) for batch in batches)
+
+
+def _decoding(records_dir, options: dict, num_windows: int) -> Callable[[], int]:
+    """Decodes `input_frames` frames of each record, in parallel, and throws them away."""
+    import tensorflow as tf
+
+    from input_pipeline import builders, pixels
+    from input_pipeline.reading import read_records
+
+    shards = records.shard_paths(records_dir, options["split"])
+    info = records.load_info(records_dir)
+    spec = builders.features(len(info.classes)).tf_example_spec
+
+    def decode(_, data):
+        jpegs = tf.io.parse_single_example(data, spec)["frames"][: options["input_frames"]]
+        whole = tf.concat([[0, 0], pixels.frame_size(jpegs)], axis=0)
+        return tf.reduce_max(pixels.decode_crop(jpegs, whole))
+
+    threads = options["num_threads"] or os.cpu_count()
+    num_records = info.splits[options["split"]].num_records
+    dataset = read_records(shards, range(num_records)).repeat().take(num_windows)
+    dataset = dataset.map(decode, num_parallel_calls=threads)
+    return lambda: sum(1 for _ in dataset)
+
+
+def _time(work: Callable[[], int]) -> tuple[int, float, float]:
+    """What the work counted, the seconds it took, and the processor's seconds."""
+    start, cpu_start = time.perf_counter(), time.process_time()
+    count = work()
+    return count, time.perf_counter() - start, time.process_time() - cpu_start
+
+
+def main(argv: Sequence[str] | None = None):
+    """The command."""
+    arguments = vars(_parser().parse_args(argv))
+    records_dir, path = arguments.pop("records"), arguments.pop("json")
+    records.load_info(records_dir)  # fail before TensorFlow's seconds
+    from input_pipeline.accelerators import hide_accelerators
+
+    hide_accelerators()
+    result = measure(records_dir, **arguments)
+    for name in ("batches", "decoding"):
+        row = result[name]
+        print(
+            f"{name:10s}{row['windows_per_second']:10.1f} clips/s"
+            f"{1000 * row['cpu_seconds_per_window']:10.2f} ms of processor a clip"
+        )
+    print(f"peak memory {result['peak_memory_mb']} MB")
+    if path:
+        with replacing(pathlib.Path(path)) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.throughput", description="Time the training batches."
+    )
+    parser.add_argument("--records", required=True, help="folder of clip records")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--json", help="write the result here too")
+    parser.add_argument("--augment", choices=AUGMENTS, default="usual")
+    numbers = {
+        "num_windows": 400,
+        "batch_size": 8,
+        "clip_frames": 6,
+        "input_frames": 30,
+        "image_size": 96,
+        "max_tubes": 16,
+        "num_threads": 0,
+    }
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run_command(main)
