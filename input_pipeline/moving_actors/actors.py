@@ -15,7 +15,7 @@ from input_pipeline.moving_actors.motions import Motion
 # The skeleton, in heights of the actor above its feet.
 HIP, SHOULDER, HEAD, HEAD_RADIUS = 0.5, 0.8, 0.91, 0.085
 HALF_WIDTH, HALF_DEPTH = 0.15, 0.085  # of the torso, an elliptic cylinder
-LEG, ARM = 0.25, 0.19  # each of the two segments of a limb
+LEG, ARM = 0.235, 0.19  # each of the two segments of a limb
 LEG_RADIUS, ARM_RADIUS = 0.05, 0.04
 CROUCH = 0.16  # heights that the hip sinks at full crouch
 

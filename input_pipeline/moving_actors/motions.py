@@ -76,34 +76,39 @@ def act(rng: np.random.Generator, label: str, *, height: float) -> Motion:
 
 
 def _walk(rng, height):
+    return _stride(rng, _walk_path(rng, height))
+
+
+def _walk_path(rng, height):
     room = _room(height, 0.4)
-    distance = min(rng.uniform(0.8, 1.6), room * CLIP_FRAMES / MIN_FRAMES)
+    distance = min(rng.uniform(0.9, 1.6), room * CLIP_FRAMES / MIN_FRAMES)
     longest = max(MIN_FRAMES, int(min(MAX_FRAMES, room * CLIP_FRAMES / distance)))
-    t = np.arange(rng.integers(MIN_FRAMES, longest + 1))
-    path = np.stack([_side(rng) * distance / CLIP_FRAMES * t, np.zeros(len(t))], axis=1)
-    return _stride(rng, path)
+    t = _clock(rng, rng.integers(MIN_FRAMES, longest + 1))
+    return np.stack([_side(rng) * distance / CLIP_FRAMES * t, np.zeros(len(t))], axis=1)
 
 
 def _pace(rng, height):
-    t = np.arange(_duration(rng))
-    width = min(rng.uniform(0.7, 1.1), _room(height, 0.4))
+    t = _clock(rng, _duration(rng))
+    width = min(rng.uniform(0.5, 0.9), _room(height, 0.4))
     phase = t / (2 * rng.uniform(12, 15)) + rng.uniform()
     return _stride(rng, np.stack([width / 2 * _triangle(phase), np.zeros(len(t))], axis=1))
 
 
 def _circle(rng, height, *, turn):
-    t = np.arange(_duration(rng))
-    width = min(rng.uniform(0.7, 1.1), _room(height, 0.4))
+    width = min(rng.uniform(0.6, 1.0), _room(height, 0.4))
     depth = min(width * rng.uniform(0.55, 1), _room(height, 1.0))
-    angle = turn * 2 * np.pi * (t / rng.uniform(26, 34)) + rng.uniform(0, 2 * np.pi)
-    return _stride(rng, np.stack([width * np.cos(angle), depth * np.sin(angle)], axis=1) / 2)
+    phase = turn * _clock(rng, _duration(rng)) / rng.uniform(26, 34) + rng.uniform()
+    corners = rng.uniform(0.9, 0.99)
+    sides = [width * _triangle(phase + 0.25, corners), depth * _triangle(phase, corners)]
+    return _stride(rng, np.stack(sides, axis=1) / 2)
 
 
 def _zigzag(rng, height):
-    walk = _walk(rng, height).offset
-    depth = min(rng.uniform(0.3, 0.5), _room(height, 1.0))
-    phase = np.arange(len(walk)) / rng.uniform(16, 22) + rng.uniform()
-    return _stride(rng, walk + [[0, 1]] * (depth / 2 * _triangle(phase))[:, None])
+    path = _walk_path(rng, height)
+    depth = min(rng.uniform(0.25, 0.5), _room(height, 1.0))
+    phase = _clock(rng, len(path)) / rng.uniform(16, 22) + rng.uniform()
+    path[:, 1] = depth / 2 * _triangle(phase)
+    return _stride(rng, path)
 
 
 def _hop(rng, height):
@@ -157,7 +162,7 @@ def _stride(rng, path_Tx2: np.ndarray) -> Motion:
     phase = 2 * np.pi * np.arange(num_frames) / rng.uniform(9, 14) + rng.uniform(0, 2 * np.pi)
     swing = np.sin(phase)[:, None] * [[1, -1]]
     return Motion(
-        offset=path_Tx2 - path_Tx2[0],
+        offset=path_Tx2 - path_Tx2[0] + _wobble(rng, num_frames),
         yaw=_facing(path_Tx2, lean=rng.uniform(-0.5, 0.6)),
         legs=rng.uniform(0.45, 0.6) * swing,
         arms=-rng.uniform(0.3, 0.7) * swing,
@@ -179,9 +184,26 @@ def _facing(path_Tx2: np.ndarray, *, lean: float) -> np.ndarray:
     return np.unwrap(np.arctan2(y, x))
 
 
-def _triangle(phase: np.ndarray) -> np.ndarray:
-    """A triangle wave of period 1 between -1 and 1 with slightly rounded corners."""
-    return np.arcsin(0.98 * np.sin(2 * np.pi * phase)) / np.arcsin(0.98)
+def _clock(rng, num_frames: int) -> np.ndarray:
+    """Time, [T] frames, that now runs faster and now slower, by up to 0.6, and is right on average.
+
+    So that the speed within a few frames does not give the class away.
+    """
+    period, depth = rng.uniform(12, 30), rng.uniform(0.2, 0.6)
+    phase = 2 * np.pi * (np.arange(num_frames) / period + rng.uniform())
+    return np.arange(num_frames) - depth * period / (2 * np.pi) * (np.cos(phase) - np.cos(phase[0]))
+
+
+def _wobble(rng, num_frames: int) -> np.ndarray:
+    """An unsteady gait, [T, 2] heights from 0: blurs the curvature of a few frames' path."""
+    t = np.arange(num_frames)[:, None]
+    phase = 2 * np.pi * (t / rng.uniform(6, 10, 2) + rng.uniform(size=2))
+    return rng.uniform(0.01, 0.035, 2) * (np.sin(phase) - np.sin(phase[0]))
+
+
+def _triangle(phase: np.ndarray, corners: float = 0.98) -> np.ndarray:
+    """A wave of period 1 between -1 and 1: a sine for `corners` near 0, a triangle for 1."""
+    return np.arcsin(corners * np.sin(2 * np.pi * phase)) / np.arcsin(corners)
 
 
 def _room(height: float, extent: float) -> float:

@@ -14,7 +14,7 @@ from step_jax.annotations import Tube
 
 DRAWN = 64  # coverage, of 255, from which a pixel belongs to an actor
 MIN_VISIBLE = 0.25  # of the actor's pixels, in the frame and not behind others
-MIN_SIDE = 8  # pixels
+MIN_SIDE = 8 / 96  # of the frame
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Sighting:
     box: tuple[int, int, int, int]
     visible: float
 
-    @property
-    def counts(self) -> bool:
+    def counts(self, size: int) -> bool:
+        """Whether a frame of that size shows enough of the actor to annotate it."""
         x1, y1, x2, y2 = self.box
-        return self.visible >= MIN_VISIBLE and min(x2 - x1, y2 - y1) >= MIN_SIDE
+        return self.visible >= MIN_VISIBLE and min(x2 - x1, y2 - y1) >= MIN_SIDE * size
 
 
 def render(script: Script) -> Iterator[tuple[np.ndarray, list[Sighting]]]:
@@ -45,7 +45,7 @@ def tubes(script: Script, sightings: list[list[Sighting]]) -> tuple[Tube, ...]:
         if role.label is None:
             continue
         seen = [(t, sightings[t][number]) for t in range(*role.acting)]
-        kept = [(t, sighting.box) for t, sighting in seen if sighting.counts]
+        kept = [(t, sighting.box) for t, sighting in seen if sighting.counts(script.size)]
         if kept:
             frames, boxes = zip(*kept, strict=True)
             found.append(Tube((role.label,), np.array(frames), np.array(boxes)))

@@ -16,7 +16,7 @@ def paint(rng: np.random.Generator, scene: str, *, size: int) -> np.ndarray:
     side = round(size * (1 + 2 * MARGIN))
     world = _PAINTERS[scene](rng, side)
     world *= 1 + 0.25 * _noise(rng, side, scale=side / 5)[..., None]
-    world += 6 * _noise(rng, side, scale=1.0)[..., None]
+    world += 4 * _noise(rng, side, scale=1.0)[..., None]
     world = np.clip(world, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(2, 6)):
         _place_clutter(rng, world)
