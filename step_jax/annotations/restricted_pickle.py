@@ -129,7 +129,7 @@ class _Encode(_StandIn):
 
 
 class _EmptyBytes(_StandIn):
-    """`bytes()`, by which Python 3 writes no bytes there; with a number it would fill the memory."""
+    """`bytes()`: no bytes, in the protocols of Python 2. With a number it would fill the memory."""
 
     __slots__ = ()
 
