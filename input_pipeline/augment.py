@@ -58,15 +58,18 @@ class Augment:
     erase_max_cover: float = 0.3
 
     def __post_init__(self):
-        parts = {name: value for name, value in vars(self).items() if isinstance(value, float)}
-        stretch = parts.pop("crop_max_aspect", self.crop_max_aspect)
-        for name, value in parts.items():
-            if not 0 <= value <= 1:
+        for name, value in vars(self).items():
+            if name not in ("flip_swaps", "crop_max_aspect") and not 0 <= value <= 1:
                 raise InputError(f"augment.{name} is {value}; expected a number from 0 to 1")
-        if self.crop_min_scale <= 0 or stretch < 1 or self.erase_min_area > self.erase_max_area:
+        if self.crop_min_scale == 0 or self.crop_max_aspect < 1:
             raise InputError(
-                "augment: expected crop_min_scale > 0, crop_max_aspect >= 1 and "
-                f"erase_min_area <= erase_max_area; found {self}"
+                f"augment.crop_min_scale is {self.crop_min_scale} and crop_max_aspect "
+                f"{self.crop_max_aspect}; expected more than 0 and at least 1"
+            )
+        if self.erase_min_area > self.erase_max_area:
+            raise InputError(
+                f"augment.erase_min_area is {self.erase_min_area} and erase_max_area "
+                f"{self.erase_max_area}; expected the first not to be larger"
             )
 
 

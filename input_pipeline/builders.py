@@ -195,8 +195,11 @@ def write_records(
     )
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(num_shards=num_shards, try_download_gcs=False)
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
-        builder.download_and_prepare(download_dir=output / "downloads", download_config=config)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
+            builder.download_and_prepare(download_dir=output / "downloads", download_config=config)
+    except tf.errors.OpError as error:  # a full disk, mostly
+        raise OSError(f"{output}: the records cannot be written: {error.message}") from error
     return {
         name: [
             (os.path.relpath(path, output), length)

@@ -24,7 +24,7 @@ from input_pipeline.records import RecordsIndex, RecordsInfo
 from input_pipeline.windows import WindowMaker
 from step_jax.errors import InputError
 
-SHUFFLE_BYTES = 256 << 20
+SHUFFLE_BYTES = 256 << 20  # the most memory that the shuffle buffer takes
 
 Batch = dict[str, np.ndarray]
 
@@ -45,8 +45,8 @@ def train_batches(
     min_target_frames: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    shuffle_bytes: int = SHUFFLE_BYTES,
-    num_threads: int | None = None,
+    shuffle_records: int = 1024,
+    num_threads: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """An endless stream of training batches.
@@ -65,8 +65,8 @@ def train_batches(
       min_target_frames: a tube is present in the target clip if it has boxes in so many of its
         frames; None means in all of them.
       process_index, process_count: which part of the records is this process's.
-      shuffle_bytes: memory for the shuffle buffer.
-      num_threads: of decoding; None takes one a core.
+      shuffle_records: held in the shuffle buffer, or fewer if they fill 256 MiB.
+      num_threads: of decoding; 0 takes one a core.
       prefetch: batches made ahead.
 
     Yields dicts with
@@ -97,11 +97,11 @@ def train_batches(
         classes=source.info.classes,
         augment=augment or Augment(),
     )
-    buffer = int(np.clip(shuffle_bytes // source.record_bytes, 1, plan.num_drawn))
+    buffer = min(shuffle_records, SHUFFLE_BYTES // source.record_bytes, plan.num_drawn)
 
     def drawn(step: int) -> tf.data.Dataset:
         position = step * batch_size
-        return _drawn_records(plan, source.shards, position=position, shuffle_buffer=buffer)
+        return _drawn_records(plan, source.shards, position=position, shuffle_buffer=max(1, buffer))
 
     dataset = drawn(start_step).map(make.train_window, num_parallel_calls=_threads(num_threads))
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(prefetch)
@@ -126,7 +126,7 @@ def eval_batches(
     min_target_frames: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    num_threads: int | None = None,
+    num_threads: int = 0,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
     """Every window of the split's grid once, in a fixed order.
@@ -236,11 +236,11 @@ def _check_min_target_frames(value: int | None, clip_frames: int) -> int:
     return value
 
 
-def _threads(num_threads: int | None) -> int:
+def _threads(num_threads: int) -> int:
     return num_threads or os.cpu_count() or 1
 
 
-def _options(num_threads: int | None) -> tf.data.Options:
+def _options(num_threads: int) -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = _threads(num_threads)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -20,8 +22,8 @@ import os
 import pathlib
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tqdm
@@ -84,15 +86,16 @@ def prepare(
     output = pathlib.Path(output)
     _check_annotations(annotations)
     digest = records_digest(annotations, options)
-    if _is_up_to_date(output, digest):
+    if _is_up_to_date(output, digest, annotations):
         return False
-    _make_folder(output)
-    partial = output / f"partial-{digest[:12]}"
-    partial.mkdir(exist_ok=True)
-    _store_frames(annotations, partial, options, workers)
-    _write_records(annotations, output, partial, options, digest, annotations_file)
-    for leftover in output.glob("partial-*"):
-        shutil.rmtree(leftover)
+    _check_videos(annotations)
+    with _locked_folder(output):
+        partial = output / f"partial-{digest[:12]}"
+        partial.mkdir(exist_ok=True)
+        _store_frames(annotations, partial, options, workers)
+        _write_records(annotations, output, partial, options, digest, annotations_file)
+        for leftover in output.glob("partial-*"):
+            shutil.rmtree(leftover)
     return True
 
 
@@ -117,12 +120,6 @@ def _check_annotations(annotations: Annotations):
         raise InputError(f"{annotations.name}: no classes; there is nothing to learn")
     for split in annotations.splits:
         _check_split_name(split)
-    for video in annotations.videos:
-        if not annotations.video_path(video).exists():
-            raise InputError(
-                f"video {video.id!r}: {annotations.video_path(video)} does not exist; paths start "
-                "from the folder of the annotation file"
-            )
 
 
 def _check_split_name(name: str):
@@ -133,28 +130,61 @@ def _check_split_name(name: str):
         )
 
 
-def _is_up_to_date(output: pathlib.Path, digest: str) -> bool:
+def _check_videos(annotations: Annotations):
+    for video in annotations.videos:
+        if not annotations.video_path(video).exists():
+            raise InputError(
+                f"video {video.id!r}: {annotations.video_path(video)} does not exist; paths start "
+                "from the folder of the annotation file"
+            )
+
+
+def _is_up_to_date(output: pathlib.Path, digest: str, annotations: Annotations) -> bool:
+    """Whether the records are there: of these annotations, options and still existing videos."""
     if not records.info_path(output).exists():
         return False
-    if records.load_info(output).digest == digest:
-        return True
-    raise InputError(
-        f"{output}: holds records of other annotations or options; choose another output folder, "
-        "or remove this one first"
-    )
+    info = records.load_info(output)
+    if info.digest != digest:
+        raise InputError(
+            f"{output}: holds records of other annotations or options; choose another output "
+            "folder, or remove this one first"
+        )
+    for video in annotations.videos:
+        path = annotations.video_path(video)
+        if path.exists() and _video_bytes(path) != info.video_bytes[video.id]:
+            raise InputError(
+                f"{output}: {path} has changed since the records were built; remove the folder "
+                "and build them again"
+            )
+    return True
 
 
-def _make_folder(output: pathlib.Path):
-    """Fails early, before hours of decoding, where nothing can be written."""
+def _video_bytes(path: pathlib.Path) -> int:
+    return 0 if path.is_dir() else path.stat().st_size
+
+
+@contextlib.contextmanager
+def _locked_folder(output: pathlib.Path) -> Iterator[None]:
+    """Makes the folder and keeps other runs out of it. Fails before hours of decoding, not after.
+
+    The lock is the operating system's: it goes with the process, however that ends.
+    """
+    lock = output / ".lock"
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
+        file = open(lock, "w")  # noqa: SIM115 (closed below)
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"{output}: cannot be written ({reason}); choose another output"
-        ) from error
+        raise InputError(f"{output}: cannot be written ({reason}); choose another one") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{output}: another run is building these records") from error
+        try:
+            yield
+        finally:
+            lock.unlink()
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -203,14 +233,24 @@ def _decode_job(
 def _run_in_pool(jobs: Sequence[Callable[[], int]], workers: int, progress: tqdm.tqdm):
     # spawn: a process with TensorFlow's threads must not fork
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _die_silently) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
             for future in concurrent.futures.as_completed(futures):
                 progress.update(future.result())
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise InputError(
+                "a process that decodes was killed, perhaps for its memory; run the same command "
+                "again to go on, with fewer --workers"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _die_silently():
+    """Ctrl-C reaches the workers too: they stop at once, without a traceback each."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _store_path(partial: pathlib.Path, annotations: Annotations, video: Video) -> pathlib.Path:
@@ -262,6 +302,9 @@ def _write_records(
         name=annotations.name,
         annotations_file=annotations_file,
         digest=digest,
+        video_bytes={
+            video.id: _video_bytes(annotations.video_path(video)) for video in annotations.videos
+        },
         classes=annotations.classes,
         short_side=options.short_side,
         jpeg_quality=options.jpeg_quality,

@@ -50,12 +50,14 @@ class RecordsInfo:
 
     name: of the data set. annotations_file: the name of its annotation file.
     digest: of the annotations and of every option that changes the records.
+    video_bytes: size of every video file, by id; 0 for folders.
     core_frames, halo_before, halo_after, short_side, jpeg_quality: see `prepare.RecordOptions`.
     """
 
     name: str
     annotations_file: str
     digest: str
+    video_bytes: Mapping[str, int]
     classes: tuple[str, ...]
     core_frames: int
     halo_before: int

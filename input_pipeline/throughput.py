@@ -82,7 +82,7 @@ def _decoding(records_dir, options: dict, num_windows: int) -> Callable[[], int]
         whole = tf.concat([[0, 0], pixels.frame_size(jpegs)], axis=0)
         return tf.reduce_max(pixels.decode_crop(jpegs, whole))
 
-    threads = options["num_threads"] or os.cpu_count()
+    threads = options["num_threads"] or os.cpu_count() or 1
     num_records = info.splits[options["split"]].num_records
     dataset = read_records(shards, range(num_records)).repeat().take(num_windows)
     dataset = dataset.map(decode, num_parallel_calls=threads)

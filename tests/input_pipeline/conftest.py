@@ -1,0 +1,78 @@
+"""A tiny data set of real video files whose frames say which frame they are."""
+
+import numpy as np
+import pytest
+
+from step_jax.annotations import Annotations, Tube, Video
+from step_jax.video import VideoWriter
+
+WIDTH, HEIGHT = 64, 48
+LENGTHS = {"a": 41, "b": 30, "c": 4, "d": 23}  # c is shorter than a clip of 6
+
+
+def grey_level(video_id: str, frame: int) -> int:
+    """The colour of a frame: far enough from its neighbours' to survive two JPEG encodings."""
+    return 20 + 5 * frame + "abcd".index(video_id)
+
+
+def moving_box(frames, *, x: float, y: float) -> np.ndarray:
+    """float32 [n, 4]: a 20 x 24 box that moves half a pixel a frame."""
+    corner = np.stack([x + 0.5 * np.asarray(frames), np.full(len(frames), y)], axis=1)
+    return np.concatenate([corner, corner + [20, 24]], axis=1).astype(np.float32)
+
+
+def tube(labels, frames, *, x, y) -> Tube:
+    return Tube(labels=labels, frames=frames, boxes=moving_box(frames, x=x, y=y))
+
+
+TUBES = {
+    "a": (
+        tube((0,), [*range(5, 15), *range(18, 25)], x=2, y=3),  # with a gap
+        tube((1, 2), range(10, 41), x=20, y=18),
+    ),
+    "b": (tube((1,), range(12, 20), x=30, y=20),),
+    "c": (tube((2,), range(0, 4), x=5, y=5),),
+    "d": (),
+}
+SPLITS = {"a": "train", "b": "train", "c": "train", "d": "test"}
+
+
+def write_dataset(folder) -> Annotations:
+    """The data set as files under `folder`."""
+    videos = []
+    for video_id, length in LENGTHS.items():
+        with VideoWriter(folder / f"{video_id}.avi", fps=25, width=WIDTH, height=HEIGHT) as writer:
+            for frame in range(length):
+                writer.write(np.full((HEIGHT, WIDTH, 3), grey_level(video_id, frame), np.uint8))
+        videos.append(
+            Video(
+                id=video_id,
+                path=f"{video_id}.avi",
+                split=SPLITS[video_id],
+                fps=25.0,
+                num_frames=length,
+                width=WIDTH,
+                height=HEIGHT,
+                tubes=TUBES[video_id],
+            )
+        )
+    return Annotations("tiny", ("walk", "turn_left", "turn_right"), tuple(videos), folder)
+
+
+@pytest.fixture(scope="session")
+def annotations(tmp_path_factory):
+    """The tiny data set."""
+    return write_dataset(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="session")
+def records_dir(annotations, tmp_path_factory):
+    """Its clip records: K = 6, T = 14, cores of at most 7 frames, 3 files of each split."""
+    from input_pipeline.accelerators import hide_accelerators
+    from input_pipeline.prepare import RecordOptions, prepare
+
+    hide_accelerators()
+    folder = tmp_path_factory.mktemp("records")
+    options = RecordOptions(core_frames=7, halo_before=4, halo_after=9, shards=3)
+    assert prepare(annotations, folder, options=options, workers=1)
+    return folder
