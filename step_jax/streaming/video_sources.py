@@ -1,0 +1,63 @@
+"""Which videos a path means, and what is known of them before they are decoded."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+
+import cv2
+
+from step_jax.errors import InputError
+from step_jax.video import check_complete, count_frames, probe
+
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+def find_videos(path: str | os.PathLike) -> dict[str, pathlib.Path]:
+    """Name -> video: a file or a folder of frames is one, a folder of video files is several.
+
+    Raises InputError for a folder with both or with neither; whether a file is a video is not
+    looked at.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return {path.stem: path}
+    files = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    videos = [entry for entry in files if entry.suffix.lower() in VIDEO_SUFFIXES]
+    images = [entry for entry in files if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if videos and images:
+        raise InputError(
+            f"{path}: has videos ({videos[0].name}) and images ({images[0].name}); expected the "
+            "frames of one video, or video files only"
+        )
+    if images:
+        return {path.resolve().name: path}
+    if not videos:
+        raise InputError(
+            f"{path}: has neither images nor video files ({' '.join(VIDEO_SUFFIXES)}); give a "
+            "video, a folder of videos or a folder of frames"
+        )
+    stems = collections.Counter(video.stem for video in videos)
+    return {video.stem if stems[video.stem] == 1 else video.name: video for video in videos}
+
+
+def check_video(path: pathlib.Path) -> None:
+    """Raises InputError for what is no video or not all there, without decoding much of it."""
+    probe(path)
+    check_complete(path)
+
+
+def expected_frames(path: pathlib.Path, *, file_fps: float, fps: float) -> int | None:
+    """How many frames there will be at `fps`, by what the file says; None if it says nonsense.
+
+    file_fps: the file's own rate.
+    """
+    if path.is_dir():
+        count = count_frames(path)
+    else:
+        capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        capture.release()
+    return round(count * fps / file_fps) if count > 0 else None
