@@ -178,8 +178,8 @@ def _video(annotations: Annotations, video: Video) -> list[Problem]:
     path = annotations.video_path(video)
     where = f"video {video.id!r}"
     try:
-        info = probe(path, fps=video.fps)
         check_complete(path)
+        info = probe(path, fps=video.fps)
         count = count_frames(path)
     except (InputError, OSError) as error:
         return [_error(f"{where}: {error}")]

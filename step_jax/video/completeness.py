@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 from step_jax.errors import InputError
-from step_jax.video.reading import image_files
+from step_jax.video.reading import check_exists, image_files
 
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 _EBML_HEADER, _EBML_SEGMENT = 0x1A45DFA3, 0x18538067
@@ -29,6 +29,7 @@ def check_complete(path: str | os.PathLike):
     state nothing and pass: for them only the count of the frames can tell.
     """
     path = pathlib.Path(path)
+    check_exists(path)
     if path.is_dir():
         _check_numbering(image_files(path))
         return

@@ -91,6 +91,12 @@ def count_frames(path: str | os.PathLike) -> int:
     return count
 
 
+def check_exists(path: pathlib.Path):
+    """Raises InputError if there is neither a file nor a folder of that name."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; check the path of the video")
+
+
 def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """A folder's frames in natural order. Raises InputError if there are none, or of two kinds."""
     files = [
@@ -195,8 +201,7 @@ class _Clock:
 
 
 def _open(path: pathlib.Path) -> cv2.VideoCapture:
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check the path of the video")
+    check_exists(path)
     if not path.is_file():
         raise InputError(f"{path}: is neither a file nor a folder of images")
     _check_binary(path)
