@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -224,3 +225,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_writing_into_a_missing_folder_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_native(tmp_path / "none" / "a.json", random_annotations(tmp_path))
+
+
+def test_the_documented_example_is_a_valid_file(tmp_path):
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "annotations.md").read_text()
+    (tmp_path / "a.json").write_text(text.split("```json\n")[1].split("```")[0])
+    data = read_native(tmp_path / "a.json")
+    assert data.splits == ("train", "test")
+    np.testing.assert_array_equal(data.video("park_01").tubes[0].frames, [10, 12])
