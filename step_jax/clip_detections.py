@@ -35,7 +35,8 @@ def clip_detections(
 
     Args:
       scores: float `[N, C]`, without the background.
-      tubes: float `[N, K, 4]`, normalised; clipped to [0, 1] before they are compared.
+      tubes: float `[N, K, 4]`, or `[N, C, K, 4]` where each class has its own box, normalised;
+        clipped to [0, 1] before they are compared.
       clips: int `[N]`, which clip a tubelet belongs to; None: all belong to one.
       score_threshold: a score must be above it.
       per_class_top: the best of a clip and class that enter the NMS.
@@ -55,7 +56,7 @@ def clip_detections(
     order = order[ranks_in_runs(group[order]) < per_class_top]
     tubelet, label, score, group = tubelet[order], label[order], score[order], group[order]
 
-    inside = np.clip(tubes, 0, 1)[tubelet]
+    inside = np.clip(tubes_of(tubes, tubelet, label), 0, 1)
     kept = np.flatnonzero(suppress(inside, group, nms_threshold, inclusive=False))
     kept = kept[_best_of_runs(clips[tubelet[kept]], score[kept], top)]
     return ClipDetections(tubelet[kept], label[kept], score[kept])
@@ -76,7 +77,7 @@ def clip_rows(
 
     Args:
       scores: float `[B, M, C]`, without the background.
-      tubes: float `[B, M, K, 4]`, normalised.
+      tubes: float `[B, M, K, 4]`, or `[B, M, R, K, 4]` with R = C or 1, normalised.
       videos, starts, num_frames: `[B]`, the clip's video, its first frame and the video's length.
       stride: between the windows of a video.
       step: 1-based.
@@ -85,28 +86,41 @@ def clip_rows(
     Returns: columns for `DetectionsWriter.append`. A clip that is longer than its video has no rows
       for the frames past the end.
     """
-    (B, M, C), K = scores.shape, tubes.shape[2]
-    tubes = np.clip(tubes, 0, 1).reshape(B * M, K, 4)
+    (B, M, C), K = scores.shape, tubes.shape[-2]
+    tubes = tubes.reshape(B * M, *tubes.shape[2:])
     clips = np.repeat(np.arange(B), M)
     found = clip_detections(scores.reshape(B * M, C), tubes, clips=clips, **limits)
 
-    by_tubelet = np.lexsort((found.label, found.tubelet))  # the order of a merged table
-    row = np.repeat(by_tubelet, K)
-    offset = np.tile(np.arange(K), len(by_tubelet))
-    clip = clips[found.tubelet[row]]
-    exists = np.asarray(starts)[clip] + offset < np.asarray(num_frames)[clip]
-    row, offset, clip = row[exists], offset[exists], clip[exists]
-    tubelet = found.tubelet[row]
-    x1, y1, x2, y2 = tubes[tubelet, offset].T
+    order = np.lexsort((found.label, found.tubelet))  # as in a merged table
+    tubelet, label, score = (column[order] for column in found)
+    boxes = np.clip(tubes_of(tubes, tubelet, label), 0, 1)
+    frame = np.asarray(starts)[clips[tubelet], None] + np.arange(K)
+    row, offset = np.nonzero(frame < np.asarray(num_frames)[clips[tubelet], None])
+    clip, proposal = np.divmod(tubelet[row], M)
+    x1, y1, x2, y2 = boxes[row, offset].T
     return {
         "video": np.asarray(videos, object)[clip],
-        "frame": np.asarray(starts)[clip] + offset,
+        "frame": frame[row, offset],
         "step": np.full(len(row), step),
-        "tubelet": window_index(starts, stride=stride)[clip] * M + tubelet % M,
-        "class": found.label[row],
-        "score": found.score[row],
+        "tubelet": window_index(starts, stride=stride)[clip] * M + proposal,
+        "class": label[row],
+        "score": score[row],
         **{"x1": x1, "y1": y1, "x2": x2, "y2": y2},
     }
+
+
+def tubes_of(tubes: np.ndarray, tubelet: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The tubes `[D, K, 4]` of (tubelet, class) pairs; of `[N, K, 4]` or `[N, C or 1, K, 4]`."""
+    if tubes.ndim == 3:
+        return tubes[tubelet]
+    return tubes[tubelet, label % tubes.shape[1]]
+
+
+def _tubes_of_classes(tubes: np.ndarray, tubelet: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The tubes `[D, K, 4]` of (tubelet, class) pairs, whether or not the classes share them."""
+    if tubes.ndim == 3:
+        return tubes[tubelet]
+    return tubes[tubelet, label if tubes.shape[1] > 1 else 0]
 
 
 def window_index(starts: np.ndarray, *, stride: int) -> np.ndarray:

@@ -159,7 +159,7 @@ class DetectionsWriter:
             self._parquet = stack.enter_context(
                 pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["video"])
             )
-            stack.push(self._flush_at_exit)
+            stack.callback(self._flush)
             self._stack = stack.pop_all()
         return self
 
@@ -182,10 +182,6 @@ class DetectionsWriter:
             table = pa.Table.from_batches(self._pending).unify_dictionaries()
             self._parquet.write_table(table, row_group_size=self._row_group_rows)
         self._pending = []
-
-    def _flush_at_exit(self, error_type, *_):
-        if error_type is None:
-            self._flush()
 
 
 def write_detections(path: str | os.PathLike, detections: Detections):
@@ -255,6 +251,8 @@ def merge_detections(paths: Sequence[str | os.PathLike], output: str | os.PathLi
     them in memory, about 100 bytes a row. Raises InputError where the headers differ or where two
     tables hold the same row.
     """
+    if not paths:
+        raise InputError(f"{output}: no detections tables to merge into it; expected one or more")
     tables = [read_detections(path) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         _check_same_header(table.header, tables[0].header, path, paths[0])

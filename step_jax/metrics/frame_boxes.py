@@ -1,0 +1,141 @@
+"""Detections and ground truth of a split as boxes in frames, in pixels and in one order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from step_jax.annotations import Annotations, Video
+from step_jax.detections import Detections
+from step_jax.errors import InputError
+
+BLOCK_ROWS = 2**17  # what fits into a cache is faster
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBoxes:
+    """N boxes in frames.
+
+    frame: int64 [N], counted through all videos of the split in the order of the annotations.
+    label: int64 [N].
+    boxes: float32 [N, 4] in pixels of the annotation's frame.
+    score: float32 [N]; 1 for the ground truth.
+    """
+
+    frame: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    score: np.ndarray
+
+    def take(self, rows: np.ndarray) -> FrameBoxes:
+        return FrameBoxes(self.frame[rows], self.label[rows], self.boxes[rows], self.score[rows])
+
+    def cells(self, num_classes: int) -> np.ndarray:
+        """A number for each (frame, class), int64 [N]."""
+        return self.frame * num_classes + self.label
+
+
+def first_frames(videos: Sequence[Video]) -> np.ndarray:
+    """Where each video begins in the count of all frames, then how many there are: `[V + 1]`."""
+    return np.cumsum([0, *(video.num_frames for video in videos)])
+
+
+def truth_boxes(annotations: Annotations, split: str) -> FrameBoxes:
+    """The ground truth: one row for each label of each box, tube by tube.
+
+    Raises InputError for an unknown split and for one without any box.
+    """
+    videos = annotations.split(split)
+    frames, labels, boxes = [], [], []
+    for first, video in zip(first_frames(videos), videos, strict=False):
+        for tube, label in ((t, label) for t in video.tubes for label in t.labels):
+            frames.append(first + tube.frames)
+            labels.append(np.full(len(tube.frames), label))
+            boxes.append(tube.boxes)
+    if not frames:
+        raise InputError(
+            f"{annotations.name}: split {split!r} has no annotated box; there is nothing to "
+            "compare detections with"
+        )
+    frame = np.concatenate(frames)
+    score = np.ones(len(frame), np.float32)
+    return FrameBoxes(frame, np.concatenate(labels), np.concatenate(boxes), score)
+
+
+def detected_boxes(
+    detections: Detections, annotations: Annotations, split: str, *, step: int
+) -> Iterator[FrameBoxes]:
+    """One step's detections, clipped to the image, in blocks of whole videos (at least one block).
+
+    In a block: by video (in the order of the split), frame, class, descending score, tubelet.
+    Raises InputError for other classes than the annotations', for a video that is not in the split
+    and for a frame beyond its video's end.
+    """
+    videos = annotations.split(split)
+    _check_classes(detections, annotations)
+    rows = detections.at_step(step)
+    number = _video_numbers(rows, videos, f"split {split!r} of {annotations.name}")
+    rows = rows.take(np.argsort(number[rows.video], kind="stable"))
+    video = number[rows.video]
+    _check_frames(rows, video, videos)
+    first = first_frames(videos)
+    sides = np.array([[v.width, v.height, v.width, v.height] for v in videos], np.float32)
+    for block in _blocks(video, num_videos=len(videos)):
+        some = rows.take(block)
+        frame = first[video[block]] + some.frame
+        order = np.lexsort((some.tubelet, -some.score, some.label, frame))
+        boxes = np.clip(some.boxes, 0, 1) * sides[video[block]]
+        yield FrameBoxes(frame, some.label.astype(np.int64), boxes, some.score).take(order)
+
+
+def pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of equal keys `[N]`, `[M]`: indices into `first`, ascending, and into `second`."""
+    order = np.argsort(second, kind="stable")
+    start = np.searchsorted(second, first, side="left", sorter=order)
+    count = np.searchsorted(second, first, side="right", sorter=order) - start
+    left = np.repeat(np.arange(len(first)), count)
+    offset = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
+    return left, order[start[left] + offset]
+
+
+def _blocks(video: np.ndarray, *, num_videos: int) -> Iterator[slice]:
+    """Cuts rows `[N]`, ascending by video, where a video begins, about every BLOCK_ROWS rows."""
+    starts = np.searchsorted(video, np.arange(num_videos))
+    _, at = np.unique(starts // BLOCK_ROWS, return_index=True)
+    for start, stop in itertools.pairwise([*starts[at], len(video)]):
+        yield slice(int(start), int(stop))
+
+
+def _video_numbers(rows: Detections, videos: Sequence[Video], where: str) -> np.ndarray:
+    """For each name of `rows.videos` its number in `videos`; -1 for one without rows."""
+    numbers = {video.id: i for i, video in enumerate(videos)}
+    unknown = [rows.videos[i] for i in np.unique(rows.video) if rows.videos[i] not in numbers]
+    if unknown:
+        raise InputError(
+            f"detections of video {unknown[0]!r} ({len(unknown)} such videos), which is not among "
+            f"the {len(videos)} videos of {where}; expected the annotations and the split that "
+            "the detector was evaluated on"
+        )
+    return np.array([numbers.get(name, -1) for name in rows.videos], np.int64)
+
+
+def _check_frames(rows: Detections, video: np.ndarray, videos: Sequence[Video]):
+    num_frames = np.array([v.num_frames for v in videos])[video]
+    bad = np.flatnonzero(rows.frame >= num_frames)
+    if len(bad):
+        row = bad[0]
+        raise InputError(
+            f"detection in frame {rows.frame[row]} of video {videos[video[row]].id!r}, which has "
+            f"{num_frames[row]} frames (from 0); expected the videos that are annotated"
+        )
+
+
+def _check_classes(detections: Detections, annotations: Annotations):
+    if tuple(detections.classes) != tuple(annotations.classes):
+        raise InputError(
+            f"the detections' classes are {list(detections.classes)}, those of "
+            f"{annotations.name} are {list(annotations.classes)}; expected the same in one order"
+        )
