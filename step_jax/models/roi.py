@@ -1,4 +1,4 @@
-"""RoI features: a fixed grid of cells from the part of a feature map that a box covers.
+"""RoI features: a fixed grid of bins from the part of a feature map that a box covers.
 
 Both forms keep the released model's coordinates: a box corner in input pixels divided by the
 stride, without the half-pixel shift that later RoIAligns introduced. All shapes are static, boxes
@@ -15,6 +15,9 @@ import jax.numpy as jnp
 # Bilinear samples of one bin that can touch one cell, see `_sample_weights`.
 _SAMPLES_PER_CELL = 5
 
+# Up to this many cells a map is interpolated by one product on every platform, see `_interpolate`.
+_SMALL_MAP_CELLS = 256
+
 
 def roi_align(features, boxes, *, output_size, stride):
     """The mean of bilinear samples in every bin of every box (RoIAlign, legacy alignment).
@@ -24,30 +27,51 @@ def roi_align(features, boxes, *, output_size, stride):
 
     Args:
         features: `[..., H, W, C]`, one map per frame.
-        boxes: `[..., N, 4]`, input pixels, the same leading dimensions.
+        boxes: `[..., N, 4]`, input pixels, finite, the same leading dimensions.
         output_size: P.
         stride: input pixels per feature cell.
 
     Returns:
         `[..., N, P, P, C]` in the dtype of `features`; products accumulate in float32.
     """
-    low, high = _corners_in_cells(boxes, stride)
-    height, width = features.shape[-3:-1]
-    weights = functools.partial(_sample_weights, output_size=output_size)
-    columns = weights(low[..., 0], high[..., 0], size=width).astype(features.dtype)
-    rows = weights(low[..., 1], high[..., 1], size=height).astype(features.dtype)
-    if height * width <= _SMALL_MAP_CELLS:
-        return _interpolate_at_once(features, rows, columns)
-    return _interpolate_by_axis(features, rows, columns)
+    *lead, height, width, channels = features.shape
+    x1, y1, x2, y2 = _corners_in_cells(boxes, stride)
+    rows = _sample_weights(y1, y2, size=height, output_size=output_size)
+    columns = _sample_weights(x1, x2, size=width, output_size=output_size)
+    frames = _frames_first(features, rows.astype(features.dtype), columns.astype(features.dtype))
+    return _interpolate(*frames).reshape(*lead, *rows.shape[-3:-1], output_size, channels)
 
 
-_SMALL_MAP_CELLS = 256
+def roi_pool(features, boxes, *, output_size, stride):
+    """The maximum in every bin of every box (RoIPool).
+
+    Corners are rounded to cells, half away from zero, and belong to the box; bins share cells where
+    the box does not divide evenly. A bin without cells is 0. The gradient goes to the first maximum
+    in reading order.
+
+    Args, returns: as `roi_align`. Beside its output it needs no memory to speak of; its gradient
+    keeps the output, and needs one int32 array of that shape for a while.
+    """
+    *lead, height, width, channels = features.shape
+    x1, y1, x2, y2 = _corners_in_cells(boxes, stride)
+    top, bottom = _bin_edges(y1, y2, size=height, output_size=output_size)
+    left, right = _bin_edges(x1, x2, size=width, output_size=output_size)
+    features, *bins = _frames_first(features, top, bottom, left, right, trailing=(3, 2, 2, 2, 2))
+    pooled = _max_of_bins(features, tuple(bins))
+    return pooled.reshape(*lead, *top.shape[-2:], output_size, channels)
 
 
 def _corners_in_cells(boxes, stride):
-    """Upper left and lower right corners, `[..., N, 2]` = (x, y), float32, in feature cells."""
+    """x1, y1, x2, y2, each `[..., N]`, float32 whatever the features, in feature cells."""
     boxes = jax.lax.stop_gradient(boxes).astype(jnp.float32) / stride
-    return boxes[..., :2], boxes[..., 2:]
+    return (boxes[..., i] for i in range(4))
+
+
+def _frames_first(*arrays, trailing=(3, 3, 3)):
+    """All leading dimensions of each array in one; the last `trailing` ones stay."""
+    leads = {a.shape[: a.ndim - n] for a, n in zip(arrays, trailing, strict=True)}
+    assert len(leads) == 1, f"features and boxes differ in their leading dimensions: {leads}"
+    return [a.reshape(-1, *a.shape[a.ndim - n :]) for a, n in zip(arrays, trailing, strict=True)]
 
 
 def _sample_weights(low, high, *, size, output_size):
@@ -73,44 +97,45 @@ def _sample_weights(low, high, *, size, output_size):
     return jnp.sum(jnp.where(counts, nearness, 0), axis=-1) / samples[..., None, None]
 
 
+def _interpolate(features, rows, columns):
+    """Weighted sums `[F, N, P, P, C]` of `features [F, H, W, C]`, by the faster of two ways.
+
+    One product costs P*H*W multiplications per bin row, box and channel, two cost H*W + P*W but
+    write an array of P*W cells per box. Accelerators have products to spare. A CPU has not, once
+    the map is large; there the array stays in cache if frames take turns.
+    """
+    if features.shape[1] * features.shape[2] <= _SMALL_MAP_CELLS:
+        return _interpolate_at_once(features, rows, columns)
+    return jax.lax.platform_dependent(
+        features, rows, columns, cpu=_interpolate_by_axis, default=_interpolate_at_once
+    )
+
+
 def _interpolate_at_once(features, rows, columns):
     """One matrix product per frame: `[N*P*P, H*W] @ [H*W, C]`."""
-    *lead, height, width, channels = features.shape
-    weights = rows[..., :, None, :, None] * columns[..., None, :, None, :]
-    grid = weights.shape[-5:-2]
-    weights = weights.reshape(*lead, -1, height * width)
-    cells = features.reshape(*lead, height * width, channels)
-    pooled = jnp.matmul(weights, cells, preferred_element_type=jnp.float32)
-    return pooled.reshape(*lead, *grid, channels).astype(features.dtype)
+    frames, height, width, channels = features.shape
+    weights = rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]
+    pooled = jnp.matmul(
+        weights.reshape(frames, -1, height * width),
+        features.reshape(frames, height * width, channels),
+        preferred_element_type=jnp.float32,
+    )
+    return pooled.reshape(*weights.shape[:4], channels).astype(features.dtype)
 
 
 def _interpolate_by_axis(features, rows, columns):
-    """Rows, then columns: H*W + P*W products per bin row and channel instead of P*H*W."""
-    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    bands = product("...nph,...hwc->...npwc", rows, features).astype(features.dtype)
-    return product("...nqw,...npwc->...npqc", columns, bands).astype(features.dtype)
+    """Rows, then columns: two matrix products, frame after frame."""
+    product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
 
+    def one_frame(frame):
+        cells, rows, columns = frame
+        num_boxes, size, height = rows.shape
+        bands = product(rows.reshape(-1, height), cells.reshape(height, -1)).astype(cells.dtype)
+        bands = bands.reshape(num_boxes, size, *cells.shape[1:])
+        columns = jnp.broadcast_to(columns[:, None], (num_boxes, size, *columns.shape[1:]))
+        return product(columns, bands).astype(cells.dtype)
 
-def roi_pool(features, boxes, *, output_size, stride):
-    """The maximum in every bin of every box (RoIPool).
-
-    Corners are rounded to cells, half away from zero, and belong to the box; bins overlap where the
-    box does not divide evenly. A bin without cells is 0. The gradient goes to the first maximum in
-    reading order.
-
-    Args, returns: as `roi_align`.
-    """
-    *lead, height, width, channels = features.shape
-    low, high = _corners_in_cells(boxes, stride)
-    edges = functools.partial(_bin_edges, output_size=output_size)
-    bins = (
-        *edges(low[..., 1], high[..., 1], size=height),
-        *edges(low[..., 0], high[..., 0], size=width),
-    )
-    maps = features.reshape(-1, height, width, channels)
-    bins = tuple(edge.reshape(-1, *edge.shape[-2:]) for edge in bins)
-    pooled = _max_of_bins(maps, bins)
-    return pooled.reshape(*lead, *pooled.shape[1:])
+    return jax.lax.map(one_frame, (features, rows, columns))
 
 
 def _bin_edges(low, high, *, size, output_size):
@@ -119,7 +144,7 @@ def _bin_edges(low, high, *, size, output_size):
     extent = jnp.maximum(high - low + 1, 1)
     index = jnp.arange(output_size)
     start = low + index * extent // output_size
-    end = low - (-(index + 1) * extent // output_size)
+    end = low + ((index + 1) * extent + output_size - 1) // output_size
     return jnp.clip(start, 0, size), jnp.clip(end, 0, size)
 
 
@@ -129,107 +154,79 @@ def _round_half_away_from_zero(x):
 
 
 @jax.custom_vjp
-def _max_of_bins(maps, bins):
-    """Maxima `[F, N, P, P, C]` of `maps [F, H, W, C]` in the `bins` of `_bin_edges`."""
-    return jax.lax.map(lambda x: _frame_maxima(*x), (maps, bins), batch_size=_FRAMES_AT_ONCE)
+def _max_of_bins(features, bins):
+    """Maxima `[F, N, P, P, C]` of `features [F, H, W, C]` in `bins` (top, bottom, left, right)."""
+    return _over_frames(_frame_maxima, features, bins)
 
 
-_FRAMES_AT_ONCE = 8
-
-
-def _max_of_bins_forward(maps, bins):
-    return _max_of_bins(maps, bins), (maps, bins)
+def _max_of_bins_forward(features, bins):
+    pooled = _max_of_bins(features, bins)
+    return pooled, (features, bins, pooled)
 
 
 def _max_of_bins_backward(saved, gradient):
-    """The forward pass again, now with ties decided, and its transpose."""
-
-    def transpose(frame):
-        cells, bins, gradient = frame
-        _, pull_back = jax.vjp(lambda cells: _frame_first_maxima(cells, bins), cells)
-        return pull_back(gradient)[0]
-
-    gradient = jax.lax.map(transpose, (*saved, gradient), batch_size=_FRAMES_AT_ONCE)
-    return gradient, None
+    return _over_frames(_frame_gradient, *saved, gradient), None
 
 
 _max_of_bins.defvjp(_max_of_bins_forward, _max_of_bins_backward)
 
 
+def _over_frames(function, *arrays):
+    """`function` of every frame: in turn on a CPU, for its cache's sake, together elsewhere."""
+
+    def in_turn(*arrays):
+        return jax.lax.map(lambda frame: function(*frame), arrays)
+
+    return jax.lax.platform_dependent(*arrays, cpu=in_turn, default=jax.vmap(function))
+
+
 def _frame_maxima(cells, bins):
-    """Maxima `[N, P, P, C]` of one map `[H, W, C]`."""
-    return _reduce_bins((cells,), bins, lambda a, b: (jnp.maximum(a[0], b[0]),))
+    """The maxima `[N, P, P, C]` of one map `[H, W, C]`."""
+    empty = _empty(bins)
+    lowest = jnp.full((*empty.shape, cells.shape[-1]), -jnp.inf, cells.dtype)
+    maxima = _visit_bins(cells, bins, lowest, lambda best, value, _: jnp.maximum(best, value))
+    return jnp.where(empty[..., None], 0, maxima)
 
 
-def _frame_first_maxima(cells, bins):
-    """The same, differentiable: the gradient of a maximum belongs to its first cell alone."""
-    height, width, _ = cells.shape
-    index = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width, 1)
-    return _reduce_bins((cells, jnp.broadcast_to(index, cells.shape)), bins, _first_of_larger)
+def _frame_gradient(cells, bins, maxima, gradient):
+    """The gradient `[H, W, C]` of one map: that of every maximum, at the first cell that has it."""
+    height, width, channels = cells.shape
+    cell = _visit_bins(
+        cells,
+        bins,
+        jnp.zeros(maxima.shape, jnp.int32),
+        lambda found, value, cell: jnp.where(value == maxima, cell[..., None], found),
+        backwards=True,  # so that the first in reading order is the last to be written
+    )
+    gradient = jnp.where(_empty(bins)[..., None], 0, gradient).astype(jnp.float32)
+    total = jnp.zeros((height * width, channels)).at[cell, jnp.arange(channels)].add(gradient)
+    return total.reshape(cells.shape).astype(cells.dtype)
 
 
-def _first_of_larger(a, b):
-    """Of two (value, cell index) the larger value's, of equal ones the earlier cell's."""
-    take_a = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] < b[1]))
-    return jnp.where(take_a, a[0], b[0]), jnp.where(take_a, a[1], b[1])
+def _empty(bins):
+    """Which bins `[N, P, P]` have no cells."""
+    top, bottom, left, right = bins
+    return (bottom <= top)[:, :, None] | (right <= left)[:, None, :]
 
 
-def _reduce_bins(cells, bins, combine):
-    """`combine` over the cells of every bin, which must not mind meeting a cell twice.
+def _visit_bins(cells, bins, carry, update, *, backwards=False):
+    """Folds `update(carry, values, cells)` over the cells of all bins side by side.
 
-    A range of any length is two windows, perhaps overlapping, whose length is a power of two: so a
-    bin is four windows of a table of all of them.
+    Every turn visits one cell `[N, P, P]` of each bin, in reading order, and its values
+    `[N, P, P, C]`; there are as many turns as the largest bin needs, so that a box of any size is
+    exact and ordinary ones are quick. Smaller bins meet their last row and column repeatedly.
     """
     top, bottom, left, right = bins
-    empty = (bottom <= top)[:, :, None] | (right <= left)[:, None, :]
-    table, base, row_length = _window_table(cells, combine)
-    row_level, column_level = _level(bottom - top)[:, :, None], _level(right - left)[:, None, :]
-    upper, lower = top[:, :, None], bottom[:, :, None] - (1 << row_level)
-    near, far = left[:, None, :], right[:, None, :] - (1 << column_level)
-    base, row_length = base[row_level, column_level], row_length[column_level]
+    height, width, channels = cells.shape
+    flat = cells.reshape(height * width, channels)
+    bin_width = jnp.max(right - left)
+    turns = jnp.max(bottom - top) * bin_width
 
-    def window(y, x):
-        where = jnp.where(empty, 0, base + y * row_length + x)
-        return tuple(entry[where] for entry in table)
+    def visit(turn, carry):
+        turn = turns - 1 - turn if backwards else turn
+        y = jnp.minimum(top + turn // bin_width, bottom - 1)[:, :, None]
+        x = jnp.minimum(left + turn % bin_width, right - 1)[:, None, :]
+        cell = jnp.clip(y * width + x, 0, height * width - 1)  # an empty bin has nowhere to look
+        return update(carry, flat[cell], cell)
 
-    bands = [combine(window(y, near), window(y, far)) for y in (upper, lower)]
-    return jnp.where(empty[..., None], 0, combine(*bands)[0])
-
-
-def _level(extent):
-    """floor(log2(extent)) of int32 extents, 0 below 1."""
-    powers = 1 << jnp.arange(1, 16)
-    return jnp.sum(extent[..., None] >= powers, axis=-1)
-
-
-def _window_table(cells, combine):
-    """`combine` over every window of 2^i x 2^j cells, flat `[rows, C]`, and how to find one.
-
-    The window of levels i, j whose first cell is (y, x) is row base[i, j] + y * row_length[j] + x.
-    The table has about 4^2 times the map's rows.
-    """
-    by_width = _doubled(cells, axis=1, combine=combine)
-    windows = [_doubled(level, axis=0, combine=combine) for level in by_width]
-    rows = [[level[0].shape[0] * level[0].shape[1] for level in column] for column in windows]
-    sizes = jnp.array(rows).T
-    base = (jnp.cumsum(sizes.T.ravel()) - sizes.T.ravel()).reshape(sizes.T.shape).T
-    row_length = jnp.array([level[0].shape[1] for level in by_width])
-    flat = [level for column in windows for level in column]
-    channels = cells[0].shape[-1]
-    table = tuple(
-        jnp.concatenate([level[i].reshape(-1, channels) for level in flat])
-        for i in range(len(cells))
-    )
-    return table, base, row_length
-
-
-def _doubled(cells, *, axis, combine):
-    """`combine` over windows of 1, 2, 4, ... cells along `axis`, as long as they fit."""
-    levels, span = [cells], 1
-    while 2 * span <= cells[0].shape[axis]:
-        ends = levels[-1][0].shape[axis]
-        first = tuple(jax.lax.slice_in_dim(x, 0, ends - span, axis=axis) for x in levels[-1])
-        second = tuple(jax.lax.slice_in_dim(x, span, ends, axis=axis) for x in levels[-1])
-        levels.append(combine(first, second))
-        span *= 2
-    return levels
+    return jax.lax.fori_loop(0, turns, visit, carry)
