@@ -18,7 +18,7 @@ class TinyBackbone(nn.Module):
     Attributes:
       stem_features: channels of the 4x4 patch embedding.
       features: channels of the output.
-      num_blocks: residual 3x3 blocks at stride 8.
+      num_blocks: residual 3x3 convolutions at stride 8.
       dtype: of the computation.
     """
 
@@ -37,15 +37,13 @@ class TinyBackbone(nn.Module):
         x = with_frame_differences(clips).astype(self.dtype)
         x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
         x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
-        x = self._conv(x, "downsample", strides=2)
+        # Patches and a matrix product: a strided convolution's backward pass is slow on CPUs.
+        x = nn.Dense(self.features, dtype=self.dtype, name="downsample")(patchify(x, size=2))
         for block in range(self.num_blocks):
             y = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{block}")(x))
-            y = nn.relu(self._conv(y, f"conv_{block}_0"))
-            x = x + self._conv(y, f"conv_{block}_1")
+            conv = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f"conv_{block}")
+            x = x + conv(y)
         return x.reshape(batch, frames, *x.shape[1:])
-
-    def _conv(self, x: Array, name: str, strides: int = 1) -> Array:
-        return nn.Conv(self.features, (3, 3), strides=strides, dtype=self.dtype, name=name)(x)
 
 
 def with_frame_differences(clips: Array) -> Array:

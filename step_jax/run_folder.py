@@ -1,0 +1,106 @@
+"""The files of a training run's folder, besides checkpoints, logs and evaluations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from step_jax.errors import InputError
+from step_jax.files import write_json, write_text
+
+CONFIG = "config.json"
+PARAMETERS = "parameters.txt"
+FINISHED = "finished.json"
+
+# What may differ when a run is continued: it changes neither the parameters nor the data.
+_FREE_KEYS = (
+    "data.records",
+    "data.annotations",
+    "data.threads",
+    "train.log_every_steps",
+    "train.checkpoint_every_steps",
+    "train.keep_checkpoints",
+    "train.eval_every_steps",
+    "eval.",
+)
+
+
+def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
+    """Makes the folder and writes the configuration, or checks it against the one there.
+
+    Raises:
+      InputError: the folder cannot be written, or holds a run with another configuration.
+    """
+    workdir = epath.Path(workdir)
+    config = json.loads(json.dumps(config))  # tuples become lists, as they come back from disk
+    path = workdir / CONFIG
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--workdir {workdir}: cannot be made: {error.strerror}") from error
+    if path.exists():
+        _check_same(_flat(read_config(workdir)), _flat(config), workdir)
+    (workdir / FINISHED).unlink(missing_ok=True)
+    write_json(path, config)
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
+    """The configuration of the run in `workdir`."""
+    path = epath.Path(workdir) / CONFIG
+    if not path.exists():
+        raise InputError(f"{path}: missing; give the --workdir of a training run")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def write_parameters(workdir: epath.PathLike, variables: Any) -> None:
+    """Writes the overview of all parameters: path, shape, size."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    rows = [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {leaf.shape!s:<24} {leaf.size:>12,}" for name, leaf in rows]
+    total = sum(leaf.size for _, leaf in rows)
+    lines.append(f"{'total':<{width}}  {'':<24} {total:>12,}")
+    write_text(epath.Path(workdir) / PARAMETERS, "\n".join(lines) + "\n")
+    print(f"{total:,} parameters, listed in {epath.Path(workdir) / PARAMETERS}")
+
+
+def mark_finished(workdir: epath.PathLike, *, step: int) -> None:
+    """Says that training has ended, for whoever watches."""
+    write_json(epath.Path(workdir) / FINISHED, {"step": step})
+
+
+def finished_step(workdir: epath.PathLike) -> int | None:
+    """The last step of a finished training; None while it runs or is interrupted."""
+    path = epath.Path(workdir) / FINISHED
+    return json.loads(path.read_text())["step"] if path.exists() else None
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir: epath.Path) -> None:
+    different = [
+        f"{key} was {found[key] if key in found else 'absent'}, is {wanted.get(key, 'absent')}"
+        for key in sorted(found.keys() | wanted.keys())
+        if not key.startswith(_FREE_KEYS)
+        and (key not in found or key not in wanted or found[key] != wanted[key])
+    ]
+    if different:
+        raise InputError(
+            f"{workdir}: holds a run with another configuration ({'; '.join(different)}); "
+            "continue it with the same one or choose another --workdir"
+        )
