@@ -18,7 +18,7 @@ BLOCK = 16  # videos that together hold every class equally often: 16 first and 
 PREFERRED_SCENES = {"circle_cw": "court", "circle_ccw": "court", "hop": "grass"}
 PREFERENCE = 0.6  # of the videos with such an actor; the others draw from the remaining scenes
 IDLE_PROBABILITY = 0.5  # of one more actor who does nothing
-MIN_HEIGHT, MAX_HEIGHT = 0.30, 0.60  # of the frame
+MIN_HEIGHT, MAX_HEIGHT = 0.40, 0.68  # of the frame
 TURN_FRAMES = 5  # from idling to acting and back
 PLACES = 16  # tried for each actor, to keep the actors apart
 
