@@ -156,9 +156,8 @@ def eval_batches(
         classes=source.info.classes,
         augment=Augment(),
     )
-    num_records = source.index.num_records
-    shares = [process_share(num_records, each, process_count) for each in range(process_count)]
-    owned = _owning_records(plan, source.shards, shares[process_index])
+    share = process_share(source.index.num_records, process_index, process_count)
+    owned = _owning_records(plan, source.shards, share)
     dataset = owned.map(make.decode_record, num_parallel_calls=_threads(num_threads))
     dataset = dataset.flat_map(make.split_windows).batch(batch_size).prefetch(prefetch)
 
@@ -167,9 +166,32 @@ def eval_batches(
         return _find_culprit(owned, make.decode_record, source)
 
     batches = _iterate(dataset.with_options(_options(num_threads)), find_culprit)
-    num_batches = max(-(-plan.num_windows(share) // batch_size) for share in shares)
+    num_batches = _num_batches(plan, source.index, batch_size, process_count)
     empty = _empty_batch(dataset.element_spec)
     return _pad_batches(batches, empty, source.index, batch_size, num_batches)
+
+
+def num_eval_batches(
+    records_dir: str | os.PathLike,
+    *,
+    split: str,
+    clip_frames: int,
+    stride: int,
+    batch_size: int,
+    process_count: int = 1,
+) -> int:
+    """How many batches `eval_batches` yields, for a progress bar."""
+    index = records.load_index(records_dir, split)
+    grid = clips.grid_windows(index, clip_frames=clip_frames, stride=stride)
+    return _num_batches(GridPlan.of(index, grid), index, batch_size, process_count)
+
+
+def _num_batches(
+    plan: GridPlan, index: RecordsIndex, batch_size: int, process_count: int
+) -> int:
+    """Of the process that has most windows; the others are padded to as many."""
+    shares = (process_share(index.num_records, each, process_count) for each in range(process_count))
+    return max(-(-plan.num_windows(share) // batch_size) for share in shares)
 
 
 # --- from records to elements ---------------------------------------------------------------------
