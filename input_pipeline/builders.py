@@ -1,19 +1,15 @@
-"""The clip records: segments of videos with their tubes, written by TFDS as sharded TFRecord files.
+"""The clip records of a data set, written by TFDS as sharded TFRecord files.
 
-A record is a *core* of consecutive frames and a *halo* of the frames around it that a window which
-starts in the core can reach. The cores of a video partition it, so that every window has exactly
-one record to come from; the halos overlap, and are what the records cost over the frames alone.
+A record is a segment of a video (see `segments`): its frames as JPEG and the tubes that cross it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -22,33 +18,8 @@ import tensorflow_datasets as tfds
 
 from input_pipeline.frame_store import FrameStore
 from input_pipeline.records import RecordsIndex
+from input_pipeline.segments import Segment, segments
 from step_jax.annotations import Annotations, Tube, Video
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Frames of one record, 0-based in the video: [start, stop) holds [core_start, core_end)."""
-
-    start: int
-    core_start: int
-    core_end: int
-    stop: int
-
-
-def segments(
-    num_frames: int, *, core_frames: int, halo_before: int, halo_after: int
-) -> list[Segment]:
-    """Cuts a video into segments whose cores partition it.
-
-    The cores have at most `core_frames` frames and equal lengths to within one, so that no video
-    ends in a core of a frame or two. The halos stop at the ends of the video.
-    """
-    count = -(-num_frames // core_frames)
-    edges = [num_frames * i // count for i in range(count + 1)]
-    return [
-        Segment(max(0, a - halo_before), a, b, min(num_frames, b + halo_after))
-        for a, b in itertools.pairwise(edges)
-    ]
 
 
 def features(num_classes: int) -> tfds.features.FeaturesDict:

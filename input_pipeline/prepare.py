@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import tqdm
 
 from input_pipeline import frame_store, records
+from input_pipeline.accelerators import hide_accelerators
 from input_pipeline.frame_store import FrameStore
 from step_jax import cli
 from step_jax.annotations import Annotations, Video, read_native
@@ -116,8 +117,6 @@ def records_digest(annotations: Annotations, options: RecordOptions) -> str:
 def _check_annotations(annotations: Annotations):
     if not annotations.videos:
         raise InputError(f"{annotations.name}: no videos; there is nothing to build records from")
-    if not annotations.classes:
-        raise InputError(f"{annotations.name}: no classes; there is nothing to learn")
     for split in annotations.splits:
         _check_split_name(split)
 
@@ -272,6 +271,7 @@ def _write_records(
     digest: str,
     annotations_file: str,
 ):
+    hide_accelerators()
     # Here, because the processes that decode import this module, and TensorFlow takes seconds.
     from input_pipeline import builders
 

@@ -17,8 +17,9 @@ def grey_level(video_id: str, frame: int) -> int:
 
 def moving_box(frames, *, x: float, y: float) -> np.ndarray:
     """float32 [n, 4]: a 20 x 24 box that moves half a pixel a frame."""
-    corner = np.stack([x + 0.5 * np.asarray(frames), np.full(len(frames), y)], axis=1)
-    return np.concatenate([corner, corner + [20, 24]], axis=1).astype(np.float32)
+    left = x + 0.5 * np.asarray(frames)
+    top = np.full(len(frames), y)
+    return np.stack([left, top, left + 20, top + 24], axis=1).astype(np.float32)
 
 
 def tube(labels, frames, *, x, y) -> Tube:
@@ -57,6 +58,12 @@ def write_dataset(folder) -> Annotations:
             )
         )
     return Annotations("tiny", ("walk", "turn_left", "turn_right"), tuple(videos), folder)
+
+
+@pytest.fixture(scope="session", name="grey_level")
+def grey_level_fixture():
+    """`grey_level`, for the tests."""
+    return grey_level
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from input_pipeline import clips, plans
-from input_pipeline.builders import segments
 from input_pipeline.clips import WindowShape
 from input_pipeline.records import RecordsIndex
+from input_pipeline.segments import segments
 from step_jax.errors import InputError
 
 # (video, tube, start, stop): video 0 has two tubes, the first with a gap; video 1 is short

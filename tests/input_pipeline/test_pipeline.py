@@ -1,0 +1,317 @@
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import clips, pipeline, records, throughput
+from input_pipeline.augment import Augment
+from input_pipeline.builders import features
+from input_pipeline.records import load_info, shard_paths
+from step_jax.errors import InputError
+
+WINDOWS = {"clip_frames": 6, "input_frames": 14, "image_size": 32, "max_tubes": 3}
+EVERYTHING = Augment(flip=0.5, crop=0.7, photometric=0.7, erase=0.5)
+NUM_TRAIN = 12  # records with a window to draw: a has 6 cores, b 5, c 1; see conftest
+
+
+def train(records_dir, count, **options):
+    chosen = {"split": "train", "batch_size": 4, "seed": 1, "num_threads": 2, **WINDOWS, **options}
+    return list(itertools.islice(pipeline.train_batches(records_dir, **chosen), count))
+
+
+def evaluate(records_dir, **options):
+    chosen = {"split": "train", "batch_size": 4, "stride": 3, "num_threads": 2, **WINDOWS}
+    return list(pipeline.eval_batches(records_dir, **{**chosen, **options}))
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def windows_of(batches):
+    """(video, start) of the windows that are not padding."""
+    return [
+        (str(video), int(start))
+        for batch in batches
+        for video, start, real in zip(
+            batch["video"], batch["start"], batch["example_mask"], strict=True
+        )
+        if real
+    ]
+
+
+def grid(annotations, split, stride):
+    return sorted(
+        (video.id, start)
+        for video in annotations.split(split)
+        for start in clips.window_starts(video.num_frames, clip_frames=6, stride=stride)
+    )
+
+
+def check_window(window, video, start, grey_level):
+    """A window that was not augmented, against its video: its pixels and its tubes."""
+    frames = np.arange(start - 4, start + 10)
+    for time, frame in enumerate(np.clip(frames, 0, video.num_frames - 1)):
+        level = window["clips"][time].mean()
+        assert abs(level - grey_level(video.id, frame)) < 2.5  # the next frame's is 5 away
+    expected = []
+    for tube in video.tubes:
+        boxes = dict(zip(tube.frames.tolist(), tube.boxes, strict=True))
+        if any(frame in boxes for frame in frames):
+            expected.append((tube, boxes))
+    labels = np.zeros((3, 3))
+    for place, (tube, boxes) in enumerate(expected):
+        labels[place, list(tube.labels)] = 1
+        for time, frame in enumerate(frames):
+            assert window["box_mask"][place, time] == (frame in boxes)
+            box = boxes.get(frame, np.zeros(4)) / [64, 48, 64, 48] * 32
+            np.testing.assert_allclose(window["boxes"][place, time], box, atol=1e-5)
+        target = [frame in boxes for frame in frames[4:10] if frame < video.num_frames]
+        assert window["tube_mask"][place] == all(target)
+    assert not window["box_mask"][len(expected) :].any()
+    assert not window["tube_mask"][len(expected) :].any()
+    np.testing.assert_array_equal(window["labels"], labels)
+
+
+# --- evaluation
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_every_window_once(records_dir, annotations, batch_size, stride):
+    batches = evaluate(records_dir, batch_size=batch_size, stride=stride)
+    assert sorted(windows_of(batches)) == grid(annotations, "train", stride)
+    assert {len(batch["clips"]) for batch in batches} == {batch_size}
+    real = np.concatenate([batch["example_mask"] for batch in batches])
+    assert real.tolist() == sorted(real, reverse=True)
+
+
+def test_evaluation_windows_against_the_videos(records_dir, annotations, grey_level):
+    for batch in evaluate(records_dir):
+        for place in np.flatnonzero(batch["example_mask"]):
+            window = {name: value[place] for name, value in batch.items()}
+            video = annotations.video(str(window["video"]))
+            check_window(window, video, int(window["start"]), grey_level)
+            assert window["num_frames"] == video.num_frames
+            assert (window["width"], window["height"]) == (64, 48)
+
+
+def test_evaluation_repeats_itself(records_dir):
+    assert_same(evaluate(records_dir, stride=4), evaluate(records_dir, stride=4))
+
+
+@pytest.mark.parametrize("process_count", [2, 5])
+def test_processes_share_the_windows_in_equally_many_batches(
+    records_dir, annotations, process_count
+):
+    parts = [
+        evaluate(records_dir, process_index=index, process_count=process_count)
+        for index in range(process_count)
+    ]
+    assert len({len(batches) for batches in parts}) == 1
+    together = [window for batches in parts for window in windows_of(batches)]
+    assert sorted(together) == grid(annotations, "train", 3)  # each once
+
+
+# --- training
+
+
+def test_training_windows_against_the_videos(records_dir, annotations, grey_level):
+    """Without augmentation: which window it is can be read off its middle frame's grey."""
+    frame_of = {
+        grey_level(video.id, frame): (video, frame)
+        for video in annotations.split("train")
+        for frame in range(video.num_frames)
+    }
+    seen = set()
+    for batch in train(records_dir, 12):
+        for place in range(4):
+            window = {name: value[place] for name, value in batch.items()}
+            candidates = []
+            for level, (video, frame) in frame_of.items():
+                if abs(window["clips"][4].mean() - level) < 2.5:
+                    candidates.append((video, frame))
+            matches = [c for c in candidates if matches_video(window, *c, grey_level)]
+            assert matches
+            for video, start in matches:
+                seen.add((video.id, start))
+    assert len(seen) > 15
+
+
+def matches_video(window, video, start, grey_level) -> bool:
+    try:
+        check_window(window, video, start, grey_level)
+    except (AssertionError, IndexError):
+        return False
+    return True
+
+
+def test_resume_is_bit_identical_across_epochs(records_dir):
+    whole = train(records_dir, 8, augment=EVERYTHING, batch_size=5)  # epochs of 12 windows
+    for step in (1, 3, 6):
+        rest = train(records_dir, 8 - step, augment=EVERYTHING, batch_size=5, start_step=step)
+        assert_same(rest, whole[step:])
+
+
+def test_threads_do_not_change_the_stream(records_dir):
+    one = train(records_dir, 6, augment=EVERYTHING, num_threads=1)
+    assert_same(train(records_dir, 6, augment=EVERYTHING, num_threads=4), one)
+
+
+def drawn_records(records_dir, *, epochs, seed=1, process_count=1, process_index=0):
+    """(record, start) of the stream, by epoch."""
+    index = records.load_index(records_dir, "train")
+    share = pipeline.process_share(index.num_records, process_index, process_count)
+    window = clips.WindowShape(6, 14)
+    eligible = clips.window_table(index, window, min_target_frames=6).valid
+    plan = pipeline.EpochPlan(index, eligible, share, seed)
+    stream = pipeline._drawn_records(
+        plan, shard_paths(records_dir, "train"), position=0, shuffle_buffer=8
+    )
+    items = [(int(r), int(s)) for r, _, s, _ in stream.take(epochs * plan.num_drawn)]
+    return [items[e * plan.num_drawn : (e + 1) * plan.num_drawn] for e in range(epochs)]
+
+
+def test_epochs_hold_every_record_once_in_different_orders(records_dir):
+    index = records.load_index(records_dir, "train")
+    has_window = index.core_start <= np.maximum(index.num_frames[index.record_video] - 6, 0)
+    first, second = drawn_records(records_dir, epochs=2)
+    assert len(first) == has_window.sum()
+    for epoch in (first, second):
+        assert sorted(record for record, _ in epoch) == np.flatnonzero(has_window).tolist()
+    assert [record for record, _ in first] != [record for record, _ in second]
+    assert dict(first) != dict(second)
+    assert drawn_records(records_dir, epochs=1, seed=2)[0] != first
+
+
+def test_processes_share_the_records(records_dir):
+    (whole,) = drawn_records(records_dir, epochs=1)
+    parts = [
+        drawn_records(records_dir, epochs=1, process_count=3, process_index=index)[0]
+        for index in range(3)
+    ]
+    assert sorted(itertools.chain(*parts)) == sorted(whole)
+
+
+def test_augmentation_differs_between_examples_and_epochs(records_dir):
+    """Guards against the seed that forgets what was folded into it."""
+    flips = Augment(flip=0.5, photometric=1.0, hue=0.0, contrast=0.0, saturation=0.0)
+    plain, changed = (
+        np.concatenate([batch["clips"] for batch in train(records_dir, 6, augment=augment)])
+        for augment in (None, flips)
+    )
+    shift = (changed.astype(float) - plain).mean(axis=(1, 2, 3, 4))
+    assert len(np.unique(shift.round(1))) > 15
+
+
+def test_flip_exchanges_boxes_and_classes(records_dir):
+    swaps = (("turn_left", "turn_right"),)
+    plain = train(records_dir, 3)
+    flipped = train(records_dir, 3, augment=Augment(flip=1.0, flip_swaps=swaps))
+    for before, after in zip(plain, flipped, strict=True):
+        x1, y1, x2, y2 = np.moveaxis(before["boxes"], -1, 0)
+        expected = np.stack([32 - x2, y1, 32 - x1, y2], axis=-1) * before["box_mask"][..., None]
+        np.testing.assert_allclose(after["boxes"], expected, atol=1e-4)
+        np.testing.assert_array_equal(after["labels"], before["labels"][..., [0, 2, 1]])
+        np.testing.assert_array_equal(after["clips"], before["clips"][..., ::-1, :])
+
+
+def test_crop_keeps_every_present_tube(records_dir):
+    crop = Augment(crop=1.0, crop_min_scale=0.2)
+    plain, cropped = train(records_dir, 6), train(records_dir, 6, augment=crop)
+    for before, after in zip(plain, cropped, strict=True):
+        np.testing.assert_array_equal(after["tube_mask"], before["tube_mask"])
+        assert (after["box_mask"] <= before["box_mask"]).all()
+        assert (after["boxes"] >= 0).all()
+        assert (after["boxes"] <= 32).all()
+        sides = after["boxes"][..., 2:] - after["boxes"][..., :2]
+        assert (sides[after["box_mask"]] > 0).all()
+        assert (sides[~after["box_mask"]] == 0).all()
+
+
+@pytest.mark.parametrize("min_target_frames", [2, None])
+def test_background_windows_can_be_left_out(records_dir, min_target_frames):
+    options = {"background": "skip", "min_target_frames": min_target_frames, "augment": EVERYTHING}
+    for batch in train(records_dir, 8, **options):
+        assert batch["tube_mask"].any(axis=1).all()
+    kept = train(records_dir, 8, min_target_frames=min_target_frames)
+    assert not all(batch["tube_mask"].any(axis=1).all() for batch in kept)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "val"}, "no split 'val'"),
+        ({"input_frames": 16}, "keep 4 frames before and 9.*need 5 and 10.*--halo_before 5"),
+        ({"max_tubes": 1}, "has 2 tubes; max_tubes is 1: set it to 2 or more"),
+        ({"background": "none"}, "background is 'none'; expected 'keep' or 'skip'"),
+        ({"min_target_frames": 7}, "min_target_frames is 7; expected 1 to 6"),
+        ({"seed": -1}, "seed is -1"),
+        ({"split": "test", "background": "skip"}, "no record of this process has a window"),
+        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+        ({"augment": Augment(flip_swaps=(("a", "b"),))}, "no class 'a'"),
+    ],
+)
+def test_wrong_options_are_named_before_the_first_batch(records_dir, options, message):
+    with pytest.raises(InputError, match=message):
+        train(records_dir, 0, **options)
+
+
+def rewrite_shard(records_dir, change):
+    """Passes the first training file's records through `change`; returns its first record."""
+    path, _ = shard_paths(records_dir, "train")[0]
+    serialized = [data.numpy() for data in tf.data.TFRecordDataset(path)]
+    with tf.io.TFRecordWriter(path) as writer:
+        for data in serialized:
+            writer.write(change(data))
+    return tf.io.parse_single_example(serialized[0], features(3).tf_example_spec)
+
+
+def break_pictures(serialized: bytes) -> bytes:
+    example = tf.train.Example.FromString(serialized)
+    frames = example.features.feature["frames"].bytes_list.value
+    frames[:] = [frame[:40] for frame in frames]
+    return example.SerializeToString()
+
+
+def test_a_broken_picture_is_named(records_dir, tmp_path):
+    shutil.copytree(records_dir, tmp_path / "copy")
+    example = rewrite_shard(tmp_path / "copy", break_pictures)
+    video = example["video"].numpy().decode()
+    with pytest.raises(
+        InputError, match=r"record \d+ \(video '[abc]', frames \d+ to \d+\): .*JPEG"
+    ):
+        train(tmp_path / "copy", 20)
+    with pytest.raises(InputError, match=rf"record 0 \(video '{video}', frames .*JPEG"):
+        evaluate(tmp_path / "copy", stride=1)
+
+
+def test_a_damaged_file_is_named(records_dir, tmp_path):
+    shutil.copytree(records_dir, tmp_path / "copy")
+    path, _ = shard_paths(tmp_path / "copy", "train")[1]
+    with open(path, "r+b") as file:
+        file.truncate(1000)
+    for read in (train, evaluate):
+        with pytest.raises(InputError, match=r"train\.tfrecord-00001-of-00003.*build the records"):
+            read(tmp_path / "copy", **({"count": 20} if read is train else {}))
+
+
+# --- throughput
+
+
+def test_throughput_command(records_dir, tmp_path, capsys):
+    sizes = ["--input_frames", "14", "--image_size", "32", "--num_windows", "8"]
+    result = tmp_path / "speed.json"
+    throughput.main(["--records", str(records_dir), *sizes, "--json", str(result)])
+    assert "clips/s" in capsys.readouterr().out
+    assert '"windows_per_second"' in result.read_text()
+    assert load_info(records_dir).splits["train"].num_records == NUM_TRAIN
