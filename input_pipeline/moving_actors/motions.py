@@ -95,6 +95,7 @@ def _pace(rng, height):
 
 
 def _circle(rng, height, *, turn):
+    """Round an ellipse pulled out to a diamond: a few frames of a side could be a zigzag's."""
     width = min(rng.uniform(0.6, 1.0), _room(height, 0.4))
     depth = min(width * rng.uniform(0.55, 1), _room(height, 1.0))
     phase = turn * _clock(rng, _duration(rng)) / rng.uniform(26, 34) + rng.uniform()
@@ -113,7 +114,8 @@ def _zigzag(rng, height):
 
 def _hop(rng, height):
     period = rng.uniform(12, 16)
-    num_frames = int(np.ceil(period * np.ceil(rng.uniform(MIN_FRAMES, 80) / period)))
+    hops = np.floor(rng.uniform(MIN_FRAMES + period, MAX_FRAMES) / period)
+    num_frames = int(np.ceil(hops * period))
     u = (np.arange(num_frames) / period) % 1
     air = np.clip((u - 0.3) / 0.7, 0, 1)
     up = 4 * air * (1 - air) * min(rng.uniform(0.25, 0.45), _room(height, 1.0))
@@ -132,9 +134,10 @@ def _hop(rng, height):
 def _wave(rng, height):
     body = stand(rng, _duration(rng), yaw=np.pi / 2 + rng.uniform(-0.7, 0.7))
     phase = 2 * np.pi * np.arange(len(body)) / rng.uniform(8, 14)
-    lift = rng.uniform(2.1, 2.5) + rng.uniform(0.35, 0.6) * np.sin(phase)
+    lift = rng.uniform(2.1, 2.3) + rng.uniform(0.5, 0.8) * np.sin(phase)
+    arms = [[0], [1], [0, 1]][rng.integers(3)]
     raised = body.raised.copy()
-    raised[:, rng.integers(2)] = lift
+    raised[:, arms] = lift[:, None]
     return replace(body, raised=raised)
 
 
