@@ -1,0 +1,35 @@
+# Everything runs in .venv, which these targets make. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+SEED ?= 0
+
+.PHONY: help venv demo test test-slow lint
+
+help:
+	@echo "make demo       render the embedded data set, train, evaluate, detect (SEED=0)"
+	@echo "make test       the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff"
+	@echo "make venv       the environment alone"
+
+$(VENV)/installed: requirements.txt constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, found ' + sys.version.split()[0])"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+venv: $(VENV)/installed
+
+demo: venv
+	$(RUN) -m benchmarks.demo --seed $(SEED)
+
+test: venv
+	$(RUN) -m pytest
+
+test-slow: venv
+	$(RUN) -m pytest -m slow
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
