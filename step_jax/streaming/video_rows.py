@@ -88,7 +88,7 @@ def _batch_rows(
         rows = [
             clip_rows(
                 scores,
-                _per_frame(tubes, clip_frames),
+                per_frame(tubes, clip_frames),
                 videos=[video] * count,
                 starts=np.array([window.start for window in windows]),
                 num_frames=np.array([window.stop for window in windows]),
@@ -100,6 +100,6 @@ def _batch_rows(
     return BatchRows(rows, final=windows[-1].start + 1)
 
 
-def _per_frame(tubes: np.ndarray, clip_frames: int) -> np.ndarray:
+def per_frame(tubes: np.ndarray, clip_frames: int) -> np.ndarray:
     """Boxes of feature frames `[B, M, R, K, 4]` for the frames that each of these stands for."""
     return np.repeat(tubes, clip_frames // tubes.shape[-2], axis=-2)

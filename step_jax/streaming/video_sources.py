@@ -45,8 +45,9 @@ def find_videos(path: str | os.PathLike) -> dict[str, pathlib.Path]:
 
 def check_video(path: pathlib.Path) -> None:
     """Raises InputError for what is no video or not all there, without decoding much of it."""
+    if path.exists():
+        check_complete(path)  # first, because it can say that a file is truncated
     probe(path)
-    check_complete(path)
 
 
 def expected_frames(path: pathlib.Path, *, file_fps: float, fps: float) -> int | None:

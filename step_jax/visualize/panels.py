@@ -13,17 +13,22 @@ from step_jax.visualize.text import chip_size, draw_chip
 
 GAP = 4
 _BAR = np.array([40, 40, 40], np.uint8)
-_FAVOURED_ASPECT = 16 / 9  # of screens
+_SCREEN_WIDTH, _SCREEN_HEIGHT = 1920, 1080
 
 
 def grid_columns(count: int, *, width: int, height: int) -> int:
-    """Columns of the grid of `count` pictures that fits a screen best; few rows where equal."""
+    """Columns of the grid in which `count` pictures are largest on a screen.
 
-    def misfit(columns: int) -> float:
+    Where several are equal, the one with the fewest places left over, then the one with the fewest
+    rows.
+    """
+
+    def merit(columns: int) -> tuple[float, int, int]:
         rows = math.ceil(count / columns)
-        return abs(math.log(columns * width / (rows * height * _FAVOURED_ASPECT)))
+        scale = min(_SCREEN_WIDTH / (columns * width), _SCREEN_HEIGHT / (rows * height))
+        return round(scale, 6), -rows * columns, -rows
 
-    return min(range(count, 0, -1), key=lambda columns: round(misfit(columns), 6))
+    return max(range(1, count + 1), key=merit)
 
 
 def display_size(
