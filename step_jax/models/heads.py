@@ -61,6 +61,7 @@ class TwoBranchHead(nn.Module):
       global_features: channels of each 3-D convolution.
       global_kernels: (T, H, W) taps of each; rows and columns shrink by taps - 1, time does not.
       local_features: channels of the local branch's two layers.
+      time_bins: parts of the tube whose features are max-pooled over time, each for itself.
       time_centred: gives the classifier also what changes over time (feature - its mean over L).
       dropout: rate before the output layers.
       dtype: of the computation; outputs are float32.
@@ -73,6 +74,7 @@ class TwoBranchHead(nn.Module):
     global_features: tuple[int, ...] = (96, 128, 128)
     global_kernels: tuple[tuple[int, int, int], ...] = ((1, 3, 3), (3, 3, 3), (5, 1, 1))
     local_features: tuple[int, int] = (128, 128)
+    time_bins: int = 1
     time_centred: bool = True
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
@@ -89,7 +91,7 @@ class TwoBranchHead(nn.Module):
           dropout_keys: one key per example, or None for no dropout.
         """
         moving = self._spatio_temporal(rois, context)
-        summary = moving.max(axis=2)
+        summary = max_over_time(moving, bins=self.time_bins)
         if self.time_centred:
             centred = moving - moving.mean(axis=2, keepdims=True)
             summary = jnp.concatenate([summary, jnp.abs(centred).mean(axis=2)], axis=-1)
@@ -149,6 +151,18 @@ class TwoBranchHead(nn.Module):
 
     def _dense(self, features: int, name: str) -> Callable[[Array], Array]:
         return nn.Dense(features, dtype=self.dtype, name=name)
+
+
+def max_over_time(x: Array, *, bins: int) -> Array:
+    """Adaptive max pooling over time: `[B, N, L, ..., C]` -> `[B, N, ..., bins * C]`.
+
+    Part i of L frames is frames floor(i * L / bins) to ceil((i + 1) * L / bins).
+    """
+    length = x.shape[2]
+    parts = [
+        x[:, :, i * length // bins : -(-(i + 1) * length // bins)].max(axis=2) for i in range(bins)
+    ]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def apply_dropout(x: Array, *, rate: float, keys: Array | None) -> Array:

@@ -12,19 +12,23 @@ Array = jax.Array
 class TinyBackbone(nn.Module):
     """Per-frame features of stride 8, from the frame and its two grey frame differences.
 
-    What it reads is not just RGB: each frame is given the difference of its grey image to the
-    frame before and to the frame after, so that motion is visible without optical flow.
+    What it reads is not just RGB: each frame is given the difference of its grey image to those a
+    few frames before and after, so that motion is visible without optical flow. The features of a
+    frame therefore depend on frames `difference_frames` away.
 
     Attributes:
       stem_features: channels of the 4x4 patch embedding.
       features: channels of the output.
       num_blocks: residual 3x3 convolutions at stride 8.
+      difference_frames: how many frames the differences span. Over one frame an actor moves by a
+        pixel, over three by a patch: that is what tells directions apart.
       dtype: of the computation.
     """
 
     stem_features: int = 32
     features: int = 64
     num_blocks: int = 1
+    difference_frames: int = 3
     dtype: jnp.dtype = jnp.float32
 
     spatial_stride = 8
@@ -34,7 +38,7 @@ class TinyBackbone(nn.Module):
     def __call__(self, clips: Array) -> Array:
         """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`."""
         batch, frames = clips.shape[:2]
-        x = with_frame_differences(clips).astype(self.dtype)
+        x = with_frame_differences(clips, gap=self.difference_frames).astype(self.dtype)
         x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
         x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
         # Patches and a matrix product: a strided convolution's backward pass is slow on CPUs.
@@ -46,16 +50,15 @@ class TinyBackbone(nn.Module):
         return x.reshape(batch, frames, *x.shape[1:])
 
 
-def with_frame_differences(clips: Array) -> Array:
-    """Appends grey(t) - grey(t-1) and grey(t+1) - grey(t): `[..., T, H, W, 3]` -> `[..., 5]`.
+def with_frame_differences(clips: Array, *, gap: int) -> Array:
+    """Appends grey(t) - grey(t - gap) and grey(t + gap) - grey(t): `[B, T, H, W, 3]` -> 5 channels.
 
-    The missing neighbours of the first and the last frame are those frames themselves.
+    Beyond the clip's ends stand its first and its last frame.
     """
     grey = clips.mean(axis=-1, keepdims=True)
-    step = grey[:, 1:] - grey[:, :-1]
-    still = jnp.zeros_like(grey[:, :1])
-    before = jnp.concatenate([still, step], axis=1)
-    after = jnp.concatenate([step, still], axis=1)
+    padded = jnp.pad(grey, ((0, 0), (gap, gap), (0, 0), (0, 0), (0, 0)), mode="edge")
+    before = grey - padded[:, : -2 * gap]
+    after = padded[:, 2 * gap :] - grey
     return jnp.concatenate([clips, before, after], axis=-1)
 
 
