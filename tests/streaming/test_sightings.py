@@ -9,7 +9,9 @@ from step_jax.streaming.sightings import Sightings
 def boxes(scores_of_label):
     pairs = [(label, score) for label, scores in scores_of_label.items() for score in scores]
     label, score = np.array(pairs, float).reshape(-1, 2).T
-    return FrameBoxes(np.zeros(len(pairs), int), label.astype(int), score, np.zeros((len(pairs), 4)))
+    return FrameBoxes(
+        np.zeros(len(pairs), int), label.astype(int), score, np.zeros((len(pairs), 4))
+    )
 
 
 def test_runs_and_counts_against_brute_force():
@@ -23,9 +25,7 @@ def test_runs_and_counts_against_brute_force():
             sightings.add(frame, boxes(shown))
         for label, seen in sightings.best_first():
             frames = np.flatnonzero(present[:, label])
-            runs = [
-                (key, len(list(group))) for key, group in itertools.groupby(present[:, label])
-            ]
+            runs = [(key, len(list(group))) for key, group in itertools.groupby(present[:, label])]
             assert seen.frames == len(frames)
             assert (seen.first, seen.last) == (frames[0], frames[-1])
             assert seen.longest_run == max(length for key, length in runs if key)

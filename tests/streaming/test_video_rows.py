@@ -78,9 +78,7 @@ def test_the_device_is_one_batch_ahead(arithmetic):
             return inner(self, clips)
 
     frames = [arithmetic.frame(number, width=16, height=16) for number in range(20)]
-    rows = stream_rows(
-        frames, Watched(), video="v", stride=1, batch_size=3, stopwatch=Stopwatch()
-    )
+    rows = stream_rows(frames, Watched(), video="v", stride=1, batch_size=3, stopwatch=Stopwatch())
     next(rows)
     assert len(calls) == 2
 

@@ -50,8 +50,9 @@ def test_running_mean_against_a_loop(window):
 
 def test_pictures_have_curves(tmp_path):
     curves.plot_losses(log(), tmp_path / "losses.png")
-    colors = {tuple(pixel[::-1]) for pixel in read(tmp_path / "losses.png").reshape(-1, 3)}
-    assert {(0, 114, 178), (230, 159, 0)} <= colors
+    picture = read(tmp_path / "losses.png")
+    for red, green, blue in ((0, 114, 178), (230, 159, 0)):
+        assert (picture == [blue, green, red]).all(axis=2).any()
     scores = {100: [5.0, 8.0], 50: [math.nan, 2.0]}
     curves.plot_scores(scores, tmp_path / "map.png", title="frame-mAP on test")
     assert (read(tmp_path / "map.png") < 250).any()

@@ -1,0 +1,196 @@
+"""The command: its arguments, several videos, and a real checkpoint from end to end."""
+
+import json
+import pathlib
+import types
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import detect
+from step_jax.checkpoint import Checkpoints
+from step_jax.detections import read_detections
+from step_jax.errors import InputError
+from step_jax.inference import describe
+from step_jax.models.factory import build_detector
+from step_jax.train_state import create_train_state, init_variables
+from step_jax.visualize import overlay
+
+CLASSES = ("walk", "hop")
+MODEL = {
+    "backbone": "tiny",
+    "backbone_options": {"stem_features": 4, "features": 8},
+    "head": "two_branch",
+    "head_options": {
+        "global_features": (8,),
+        "global_kernels": ((1, 3, 3),),
+        "local_features": (8, 8),
+    },
+    "clip_frames": 2,
+    "extension_plan": (False, True),
+    "extension": "extrapolate",
+    "classification": "softmax",
+    "regression": "per_class",
+    "roi_mode": "align",
+    "pool_size": 3,
+    "scene_context": False,
+    "precision": "float32",
+}
+
+
+def save_checkpoint(workdir, *, image_size=48, step=30):
+    """A detector with random parameters, as a training run would leave it."""
+    detector = build_detector(num_classes=len(CLASSES), **MODEL)
+    shapes = jax.eval_shape(  # compiling the real initialisation would take longer than the test
+        lambda: init_variables(
+            detector, image_size=image_size, num_proposals=11, key=jax.random.key(0)
+        )
+    )
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), leaf.dtype), shapes
+    )
+    state = create_train_state(variables, optax.sgd(0.1)).replace(step=jnp.int32(step))
+    description = describe(
+        model=MODEL, classes=CLASSES, image_size=image_size, fps=0.0, proposals=11
+    )
+    checkpoints = Checkpoints(workdir)
+    checkpoints.save(state, description)
+    checkpoints.wait()
+    checkpoints.close()
+
+
+def make_frames(folder, count, *, seed=0):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        frame = rng.integers(0, 256, (30, 40, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number:03d}.png"), frame)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command in this process; returns its exit status."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["detect.py", *map(str, arguments)])
+        return detect.main()
+
+    monkeypatch.setattr(overlay, "SHORTEST_PANEL_PX", 48)
+    monkeypatch.setattr(overlay, "SHORTEST_PX", 48)
+    return run
+
+
+def test_from_checkpoint_to_files(tmp_path, run, capsys):
+    save_checkpoint(tmp_path / "run")
+    folder = make_frames(tmp_path / "yard", 7)
+    status = run("--workdir", tmp_path / "run", "--video", folder, "--all_steps",
+                 "--score_threshold", "0.2", "--fps", "10", "--stride", "1")  # fmt: skip
+    assert status == 0
+    output = tmp_path / "run" / "detections"
+    assert sorted(path.name for path in output.iterdir()) == [
+        "yard.json", "yard.parquet", "yard.webm",
+    ]  # fmt: skip
+    told = json.loads((output / "yard.json").read_text())
+    assert (told["frames"], told["fps"], told["checkpoint"]) == (7, 10.0, 30)
+    table = read_detections(output / "yard.parquet")
+    assert table.classes == CLASSES
+    assert set(table.step) == {1, 2}
+    assert set(table.frame) == set(range(7))
+    # Windows 0 to 5 and 11 proposals: the last window's tubelets are numbered 55 to 65.
+    assert table.tubelet.max() < 66
+    printed = capsys.readouterr().out
+    assert "yard: 7 frames, 0.7 s at 10 fps" in printed
+    assert str(output / "yard.webm") in printed
+
+
+@pytest.fixture
+def fake_detection(monkeypatch):
+    """Replaces the detector; records which videos were looked at, fails for those named bad."""
+    seen = []
+
+    def detect_video(name, path, predictor, settings):
+        if name.startswith("bad"):
+            raise InputError(f"{path}: broke off")
+        seen.append(name)
+        return types.SimpleNamespace(text=lambda: f"{name} done", expected=100, frames=50)
+
+    monkeypatch.setattr(detect, "load_predictor", lambda *_: predictor())
+    monkeypatch.setattr(detect, "compile_predictor", lambda *_, **__: None)
+    monkeypatch.setattr(detect, "detect_video", detect_video)
+    return seen
+
+
+def predictor():
+    return types.SimpleNamespace(clip_frames=6, num_steps=3, classes=("walk", "run", "hop"))
+
+
+def make_video(path):
+    writer = cv2.VideoWriter(
+        str(path), cv2.CAP_OPENCV_MJPEG, cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 32)
+    )
+    for _ in range(3):
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    writer.release()
+
+
+def test_bad_videos_do_not_stop_the_others(tmp_path, run, fake_detection, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "bad_in_the_middle", "c"):
+        make_video(folder / f"{name}.avi")
+    (folder / "b.avi").write_bytes((folder / "a.avi").read_bytes()[:-500])
+    assert run("--workdir", tmp_path, "--video", folder) == 1
+    assert fake_detection == ["a", "c"]
+    printed = capsys.readouterr()
+    assert "b.avi: is truncated" in printed.err
+    assert "bad_in_the_middle.avi: broke off" in printed.err
+    assert "promises 100 frames, but only 50" in printed.err
+    assert "a done" in printed.out
+
+
+def test_no_good_video_needs_no_detector(tmp_path, run, capsys):
+    assert run("--workdir", tmp_path / "none", "--video", tmp_path / "missing.mp4") == 1
+    assert "missing.mp4: no such file" in capsys.readouterr().err
+
+
+def settings(monkeypatch, *more):
+    monkeypatch.setattr("sys.argv", ["detect.py", "--workdir", "w", "--video", "v", *more])
+    return detect.choose_settings(detect.parse_arguments(), predictor())
+
+
+def test_defaults(monkeypatch):
+    chosen = settings(monkeypatch)
+    assert chosen.output == pathlib.Path("w/detections")
+    assert (chosen.stride, chosen.step, chosen.panels, chosen.labels) == (3, 3, (3,), None)
+    assert chosen.batch_size % jax.local_device_count() == 0
+
+
+def test_choices(monkeypatch):
+    chosen = settings(
+        monkeypatch, "--step", "2", "--all_steps", "--limit_classes", "hop", "walk", "hop"
+    )
+    assert (chosen.step, chosen.panels, chosen.labels) == (2, (0, 1, 2), (0, 2))
+    assert settings(monkeypatch, "--no_video", "--all_steps").panels == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stride", "7"], "--stride 7: expected 1 to 6"),
+        (["--step", "0"], "--step 0: expected 1 to 3"),
+        (["--score_threshold", "30"], "expected 0 to 1"),
+        (["--score_threshold", "nan"], "expected 0 to 1"),
+        (["--limit_classes", "runn"], "no class 'runn'; did you mean 'run'"),
+        (["--batch_size", "0"], "batch size 0"),
+        (["--output", __file__], "is a file"),
+    ],
+)
+def test_wrong_arguments(monkeypatch, arguments, message):
+    with pytest.raises(InputError, match=message):
+        settings(monkeypatch, *arguments)
