@@ -74,7 +74,7 @@ class Video:
         object.__setattr__(self, "tubes", tuple(self.tubes))
         for name in ("id", "path", "split"):
             _check_name(name, getattr(self, name))
-        if not (math.isfinite(self.fps) and self.fps > 0):
+        if not 0 < self.fps < math.inf:
             raise InputError(f"fps is {self.fps}; expected a positive number of frames a second")
         for name in ("num_frames", "width", "height"):
             if not 1 <= getattr(self, name) < 2**31:

@@ -43,7 +43,9 @@ class _RefusedError(Exception):
     """A sound pickle that asks for what is not admitted."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: the one in C allocates whatever sizes a damaged file states."""
+
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
         if (module, name) not in _ADMITTED:

@@ -58,9 +58,12 @@ def _check_mp4(file: BinaryIO, size: int, path: pathlib.Path):
         if not kind.isalnum() and kinds >= {b"moov"}:
             return  # what some cameras append is not a box
         if length == 1:
+            _check_end(path, stated=position + 16, size=size)
             length = int.from_bytes(_read(file, position + 8, 8), "big")
         kinds.add(kind)
         position = size if length == 0 else position + max(length, 8)
+    if position < size and any(_read(file, position, 8)):  # zeros are padding, this is a box
+        position += 8
     _check_end(path, stated=position, size=size)
     if b"moov" not in kinds:
         raise _truncated(path, "it has no index (MP4 'moov' box)")

@@ -75,7 +75,10 @@ def read_frames(
 
 
 def count_frames(path: str | os.PathLike) -> int:
-    """The number of frames, by decoding all of them. Raises InputError as `read_frames` does."""
+    """The number of frames of a file, by decoding all of them, or of the images in a folder.
+
+    Raises InputError as `read_frames` does, but does not look into the images.
+    """
     path = pathlib.Path(path)
     if path.is_dir():
         return len(image_files(path))
@@ -138,12 +141,12 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
     image = None
     if data and not _cut_off(data):
         try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:  # more pixels than OpenCV dares to allocate
             image = None
     if image is None:
         raise InputError(f"{path}: cannot be decoded as an image; replace the damaged file")
-    return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _cut_off(data: bytes) -> bool:
