@@ -75,7 +75,7 @@ def _summary(output: pathlib.Path, annotations: Annotations) -> str:
     if any(pathlib.PurePath(video.path).is_absolute() for video in annotations.videos):
         lines.append(
             "  The videos are outside the file's folder, so their paths are absolute: "
-            "commands that read it need --allow_absolute_paths."
+            "commands that open them need --allow_absolute_paths."
         )
     return "\n".join(lines)
 

@@ -153,7 +153,7 @@ def _shared_files(annotations: Annotations) -> list[Problem]:
     """Two videos of one file: the same frames counted twice, or trained and tested on."""
     users = collections.defaultdict(list)
     for video in annotations.videos:
-        users[annotations.video_path(video)].append(f"{video.id!r} ({video.split})")
+        users[annotations.root / video.path].append(f"{video.id!r} ({video.split})")
     return [
         _warning(f"{path} is the file of several videos: {', '.join(names)}")
         for path, names in users.items()
@@ -175,8 +175,11 @@ def _suspected_index_base(annotations: Annotations) -> list[Problem]:
 
 
 def _video(annotations: Annotations, video: Video) -> list[Problem]:
-    path = annotations.video_path(video)
     where = f"video {video.id!r}"
+    try:
+        path = annotations.video_path(video)
+    except InputError as error:
+        return [_error(str(error))]
     try:
         check_complete(path)
         info = probe(path, fps=video.fps)

@@ -8,6 +8,7 @@ errors say which tube, frame and box, and the readers put the file and the video
 from __future__ import annotations
 
 import math
+import os
 import pathlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,12 +94,16 @@ class Video:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A data set: its classes, its videos and the folder that the videos' paths start from."""
+    """A data set: its classes, its videos and the folder that the videos' paths start from.
+
+    allow_absolute: whether a video may lie anywhere; not so for a file that may be someone else's.
+    """
 
     name: str
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
     root: pathlib.Path = field(compare=False)
+    allow_absolute: bool = field(default=True, compare=False)
 
     def __post_init__(self):
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -142,7 +147,13 @@ class Annotations:
         return self._by_id[id]
 
     def video_path(self, video: Video) -> pathlib.Path:
-        """Where the frames are: `path` from `root`. Readers have refused paths that leave it."""
+        """Where the frames are. Raises InputError for an absolute path that is not allowed."""
+        if os.path.isabs(video.path) and not self.allow_absolute:
+            raise InputError(
+                f"video {video.id!r}: path {video.path!r} is absolute, which has to be allowed "
+                "(--allow_absolute_paths) if you trust the annotation file; expected one relative "
+                f"to {self.root}"
+            )
         return self.root / video.path
 
     @cached_property

@@ -55,8 +55,8 @@ def read_native(path: str | os.PathLike, *, allow_absolute: bool = False) -> Ann
 
     Args:
       path: the JSON file.
-      allow_absolute: accept absolute video paths. Off, because a file from someone else could then
-        name any file of this machine.
+      allow_absolute: let `video_path` give absolute paths. Off, because a file from someone else
+        could then name any file of this machine; what does not open videos needs no permission.
 
     Raises InputError for the first thing wrong, naming the file, the video, the tube and the frame.
     """
@@ -111,7 +111,13 @@ class _Reader:
         _check_keys(document, _FILE_KEYS, where)
         with _place(where):
             self._labels = _label_of_class(document["classes"])
-            empty = Annotations(document["name"], document["classes"], (), self._path.parent)
+            empty = Annotations(
+                document["name"],
+                document["classes"],
+                videos=(),
+                root=self._path.parent,
+                allow_absolute=self._allow_absolute,
+            )
         self._base = document["frame_index_base"]
         if self._base not in (0, 1):
             raise InputError(f"{where}: frame_index_base is {self._base}; expected 0 or 1")
@@ -136,7 +142,7 @@ class _Reader:
         _check_keys(record, _VIDEO_KEYS, where)
         facts = {key: value for key, value in record.items() if key != "tubes"}
         with _place(where):
-            _check_path(record["path"], allow_absolute=self._allow_absolute)
+            _check_path(record["path"])
             empty = Video(**facts, tubes=())
         return dataclasses.replace(empty, tubes=self._tubes(record["tubes"], empty, where))
 
@@ -241,18 +247,13 @@ def _label_of_class(names: list) -> dict[str, int]:
     return {name: label for label, name in enumerate(names)}
 
 
-def _check_path(path: str, *, allow_absolute: bool):
+def _check_path(path: str):
     """A file from someone else must not reach outside its own folder.
 
-    Symbolic links inside the folder are followed: whoever made them decided that.
+    Symbolic links inside the folder are followed: whoever made them decided that. Absolute paths
+    are `Annotations.video_path`'s to refuse.
     """
-    pure = pathlib.PurePath(path)
-    if pure.is_absolute() and not allow_absolute:
-        raise InputError(
-            f"path {path!r} is absolute; expected one relative to the annotation file's folder "
-            "(or allow absolute paths, if you trust the file)"
-        )
-    if ".." in pure.parts:
+    if ".." in pathlib.PurePath(path).parts:
         raise InputError(
             f"path {path!r} leaves the annotation file's folder by '..'; move the file beside or "
             "above the videos, or put a symbolic link to them there"

@@ -85,7 +85,6 @@ def set_box(box):
         (lambda f, v, t: v.update(fps=float("nan")), "video 'v0': fps is nan"),
         (lambda f, v, t: v.update(path="../v0.webm"), "video 'v0': path '../v0.webm' leaves"),
         (lambda f, v, t: v.update(path="a/../../b"), "leaves the annotation file's folder"),
-        (lambda f, v, t: v.update(path="/etc/passwd"), "path '/etc/passwd' is absolute"),
         (lambda f, v, t: t.update(classes=["wlak"]), "tube 0: unknown class 'wlak'; did you mean"),
         (lambda f, v, t: t.update(classes=[]), "one or more different classes"),
         (lambda f, v, t: t.update(start=-1), "tube 0: start is -1, before"),
@@ -128,6 +127,9 @@ def test_absolute_paths_only_if_allowed(read):
     def change(file, video, tube):
         video["path"] = "/data/v0.webm"
 
+    data = read(change)
+    with pytest.raises(InputError, match=r"video 'v0': path '/data/v0\.webm' is absolute"):
+        data.video_path(data.videos[0])
     data = read(change, allow_absolute=True)
     assert str(data.video_path(data.videos[0])) == "/data/v0.webm"
 

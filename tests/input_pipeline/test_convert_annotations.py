@@ -44,8 +44,9 @@ def test_paths_inside_the_files_folder_are_relative(convert, tmp_path, capsys):
 def test_paths_outside_are_absolute_and_the_user_is_told(convert, tmp_path, capsys):
     output = convert("else/ucf.json")
     assert "--allow_absolute_paths" in capsys.readouterr().out
+    annotations = read_native(output)
     with pytest.raises(InputError, match="is absolute"):
-        read_native(output)
+        annotations.video_path(annotations.videos[0])
     annotations = read_native(output, allow_absolute=True)
     assert annotations.video_path(annotations.videos[0]) == tmp_path / "data/videos" / NAME
 

@@ -71,6 +71,7 @@ def set_path(name):
     ("change", "expected"),
     [
         (set_path("none.avi"), "error: video 'a': .*none.avi: no such file"),
+        (set_path("/none.avi"), "error: video 'a': path '/none.avi' is absolute"),
         (set_path("a.json"), "error: video 'a': .*a.json: is a text file"),
         (lambda f, a, b: a.update(num_frames=9), "error: video 'a': .* has 6 frames when decoded"),
         (lambda f, a, b: a.update(width=48), "warning: video 'a': .* is 64x48, .* 48x48"),
