@@ -186,11 +186,11 @@ def num_eval_batches(
     return _num_batches(GridPlan.of(index, grid), index, batch_size, process_count)
 
 
-def _num_batches(
-    plan: GridPlan, index: RecordsIndex, batch_size: int, process_count: int
-) -> int:
+def _num_batches(plan: GridPlan, index: RecordsIndex, batch_size: int, process_count: int) -> int:
     """Of the process that has most windows; the others are padded to as many."""
-    shares = (process_share(index.num_records, each, process_count) for each in range(process_count))
+    shares = (
+        process_share(index.num_records, each, process_count) for each in range(process_count)
+    )
     return max(-(-plan.num_windows(share) // batch_size) for share in shares)
 
 
