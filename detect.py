@@ -39,6 +39,8 @@ def main() -> int:
     videos = {name: path for name, path in videos.items() if name not in failures}
     if not videos:
         return 1
+    if arguments.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", str(arguments.compilation_cache))
     predictor = load_predictor(arguments.workdir, arguments.checkpoint)
     settings = choose_settings(arguments, predictor)
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -76,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--all_steps", action="store_true", help="draw proposals and steps side by side")
     add("--limit_classes", nargs="+", metavar="CLASS", help="classes to show (all)")
     add("--no_video", action="store_true", help="table and summary only, which is much faster")
+    add("--compilation_cache", type=pathlib.Path, help="folder that keeps compiled programs")
     return parser.parse_args()
 
 
