@@ -81,11 +81,8 @@ class _Dtype:
         self.value = np.dtype(name)
 
     def __setstate__(self, state: Any):
-        """(version, byte order, subarray, names, fields, ...), of which plain types use one."""
-        _, order, subarray, names, fields = state[:5]
-        if subarray is not None or names is not None or fields is not None:
-            raise _RefusedError("it has a structured array; expected plain numbers")
-        self.value = self.value.newbyteorder(order)
+        """The second entry is the byte order; the others tell of structure, which is ignored."""
+        self.value = self.value.newbyteorder(state[1])
 
 
 class _DtypeName(_StandIn):
