@@ -1,5 +1,4 @@
 import pathlib
-import types
 
 import cv2
 import numpy as np
@@ -10,46 +9,7 @@ from step_jax.errors import InputError
 from step_jax.inference import Tubelets
 from step_jax.visualize import montage
 from step_jax.visualize.colors import class_colors
-
-
-def predictor(**changes):
-    values = {"fps": 0.0, "clip_frames": 4, "input_frames": 8, "image_size": 16}
-    return types.SimpleNamespace(**values | changes)
-
-
-@pytest.fixture
-def video(tmp_path):
-    folder = tmp_path / "numbers"
-    folder.mkdir()
-    for number in range(20):
-        frame = np.full((30, 40, 3), number, np.uint8)
-        cv2.imwrite(str(folder / f"{number:02d}.png"), frame)
-    return folder
-
-
-def brightness(frames):
-    return [int(frame.mean()) for frame in frames]
-
-
-def test_a_shot_is_one_window(video):
-    shot = montage.read_shot(video, predictor(), start=15)
-    assert shot.numbers == (15, 16, 17, 18)
-    assert brightness(shot.frames) == [15, 16, 17, 18]
-    assert shot.frames[0].shape == (30, 40, 3)
-    assert shot.clip.shape == (8, 16, 16, 3)
-    assert brightness(shot.clip) == [13, 14, 15, 16, 17, 18, 19, 19]
-
-
-def test_a_shot_in_the_middle_or_at_another_rate(video):
-    assert montage.read_shot(video, predictor()).start == 8
-    shot = montage.read_shot(video, predictor(fps=12.5), start=2)
-    assert shot.numbers == (4, 6, 8, 10)
-    assert montage.read_shot(video, predictor(clip_frames=30, input_frames=30)).start == 0
-
-
-def test_a_shot_beyond_the_end(video):
-    with pytest.raises(InputError, match="frame 17; expected 0 to 16"):
-        montage.read_shot(video, predictor(), start=17)
+from step_jax.visualize.shot import Shot
 
 
 def annotated():
@@ -94,7 +54,7 @@ def test_best_tubelets_come_after_nms():
 
 
 def test_picture_has_a_row_per_frame_and_a_column_per_step():
-    shot = montage.Shot(
+    shot = Shot(
         start=7,
         numbers=(7, 8, 9, 10),
         frames=tuple(np.full((30, 40, 3), 60 + k, np.uint8) for k in range(4)),
