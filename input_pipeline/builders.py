@@ -152,10 +152,14 @@ def write_records(
     segmentation: Mapping[str, int],
     open_store: Callable[[Video], FrameStore],
     progress: Callable[[int], object],
+    scratch: pathlib.Path,
 ) -> dict[str, list[tuple[str, int]]]:
     """Writes the TFDS data set into `output`; see `ClipRecords` for the arguments.
 
+    scratch: a folder for what TFDS leaves behind.
+
     Returns each split's record files and the number of records in them, the paths from `output`.
+    Raises OSError where the files cannot be written.
     """
     builder = ClipRecords(
         annotations=annotations,
@@ -168,9 +172,12 @@ def write_records(
     config = tfds.download.DownloadConfig(num_shards=num_shards, try_download_gcs=False)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it announces a download
-            builder.download_and_prepare(download_dir=output / "downloads", download_config=config)
-    except tf.errors.OpError as error:  # a full disk, mostly
-        raise OSError(f"{output}: the records cannot be written: {error.message}") from error
+            builder.download_and_prepare(download_dir=scratch / "downloads", download_config=config)
+    except Exception as error:  # TFDS wraps what happens in errors of its own
+        if isinstance(error.__cause__, tf.errors.OpError):  # a full disk, mostly
+            reason = error.__cause__.message
+            raise OSError(f"{output}: the records cannot be written: {reason}") from error
+        raise
     return {
         name: [
             (os.path.relpath(path, output), length)

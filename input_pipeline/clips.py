@@ -104,22 +104,23 @@ def window_table(
 
 
 def _enter_tube(table, index: RecordsIndex, runs: np.ndarray, window: WindowShape, needed: int):
-    video = runs[0, 0]
-    num_frames = int(index.num_frames[video])
-    place = slice(*index.video_offset[video : video + 2])
-    has_box = np.zeros(num_frames, np.int32)
+    """Adds one tube's runs to the table: to the starts around it, which alone can reach it."""
+    video, num_frames = runs[0, 0], int(index.num_frames[runs[0, 0]])
+    low = max(0, runs[0, 2] - window.input_frames)
+    high = min(num_frames, runs[-1, 3] + window.input_frames)
+    has_box = np.zeros(high - low, np.int32)
     for _, _, start, stop in runs:
-        has_box[start:stop] = 1
-    boxes_before = np.concatenate([[0], np.cumsum(has_box)])  # boxes in the frames < i
+        has_box[start - low : stop - low] = 1
+    boxes_before = np.concatenate([[0], np.cumsum(has_box)])  # boxes in the frames < low + i
 
     def boxes_in(first: np.ndarray, count: int) -> np.ndarray:
-        low, high = np.clip([first, first + count], 0, num_frames)
-        return boxes_before[high] - boxes_before[low]
+        begin, end = np.clip([first, first + count], 0, high - low)
+        return boxes_before[end] - boxes_before[begin]
 
-    starts = np.arange(num_frames)
-    real_frames = np.minimum(window.clip_frames, num_frames)
-    in_target = boxes_in(starts, window.clip_frames)
-    table.occupied[place] |= table.valid[place] & (in_target >= min(needed, real_frames))
+    starts = np.arange(high - low)
+    place = slice(index.video_offset[video] + low, index.video_offset[video] + high)
+    present = boxes_in(starts, window.clip_frames) >= min(needed, num_frames)
+    table.occupied[place] |= table.valid[place] & present
     table.num_tubes[place] += boxes_in(starts - window.before, window.input_frames) > 0
 
 

@@ -67,15 +67,19 @@ def write_store(
       jpeg_quality: 1 to 100.
 
     Returns the number of frames. Raises InputError, naming the video, if it cannot be decoded or
-    has another number of frames than its annotation.
+    has another number of frames than its annotation; OSError if it cannot be stored.
     """
     offsets = [0]
-    with replacing(_jpegs_path(path)) as temporary, open(temporary, "wb") as file:
-        for frame in _decode(video_path, name=name, fps=fps, num_frames=num_frames):
-            offsets.append(offsets[-1] + file.write(_encode(frame, short_side, jpeg_quality)))
-        _check_count(len(offsets) - 1, num_frames, name=name, path=video_path)
-    with replacing(_offsets_path(path)) as temporary:
-        np.save(temporary, np.array(offsets, np.int64))
+    try:
+        with replacing(_jpegs_path(path)) as temporary, open(temporary, "wb") as file:
+            for frame in _decode(video_path, name=name, fps=fps, num_frames=num_frames):
+                offsets.append(offsets[-1] + file.write(_encode(frame, short_side, jpeg_quality)))
+            _check_count(len(offsets) - 1, num_frames, name=name, path=video_path)
+        with replacing(_offsets_path(path)) as temporary:
+            np.save(temporary, np.array(offsets, np.int64))
+    except OSError as error:  # a full disk does not say which
+        where = error.filename or os.fspath(path)
+        raise OSError(error.errno, error.strerror, where) from error
     return num_frames
 
 

@@ -231,7 +231,7 @@ def _drawn_records(
         return (
             read_records(shards, plan.share, file_seed=draw.file_seed)
             .filter(lambda record, serialized: draw.starts[record] != clips.NO_WINDOW)
-            .shuffle(shuffle_buffer, seed=draw.shuffle_seed)
+            .shuffle(shuffle_buffer, seed=draw.shuffle_seed, reshuffle_each_iteration=False)
             .map(lambda record, data: (record, data, draw.starts[record], draw.seeds[record]))
         )
 

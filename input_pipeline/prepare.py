@@ -29,7 +29,6 @@ from dataclasses import dataclass
 import tqdm
 
 from input_pipeline import frame_store, records
-from input_pipeline.accelerators import hide_accelerators
 from input_pipeline.frame_store import FrameStore
 from step_jax import cli
 from step_jax.annotations import Annotations, Video, read_native
@@ -199,8 +198,7 @@ def _store_frames(
         if not frame_store.is_complete(_store_path(partial, annotations, video))
     ]
     done = sum(v.num_frames for v in annotations.videos) - sum(v.num_frames for v in missing)
-    with _progress(annotations, "decoding") as progress:
-        progress.update(done)
+    with _progress(annotations, "decoding", done) as progress:
         jobs = [_decode_job(annotations, video, partial, options) for video in missing]
         if workers <= 1:
             for job in jobs:
@@ -209,9 +207,9 @@ def _store_frames(
             _run_in_pool(jobs, workers, progress)
 
 
-def _progress(annotations: Annotations, what: str) -> tqdm.tqdm:
+def _progress(annotations: Annotations, what: str, done: int = 0) -> tqdm.tqdm:
     total = sum(video.num_frames for video in annotations.videos)
-    return tqdm.tqdm(desc=what, unit="frame", total=total, mininterval=1.0)
+    return tqdm.tqdm(desc=what, unit="frame", initial=done, total=total, mininterval=1.0)
 
 
 def _decode_job(
@@ -271,9 +269,10 @@ def _write_records(
     digest: str,
     annotations_file: str,
 ):
-    hide_accelerators()
     # Here, because the processes that decode import this module, and TensorFlow takes seconds.
-    from input_pipeline import builders
+    from input_pipeline import accelerators, builders
+
+    accelerators.hide_accelerators()
 
     segmentation = {
         name: getattr(options, name) for name in ("core_frames", "halo_before", "halo_after")
@@ -288,6 +287,7 @@ def _write_records(
             segmentation=segmentation,
             open_store=lambda video: FrameStore(_store_path(partial, annotations, video)),
             progress=progress.update,
+            scratch=partial,
         )
     indices = {
         split: builders.read_index(

@@ -30,7 +30,7 @@ def read_records(
     columns = tuple(np.array(column) for column in zip(*parts, strict=True))
     files = tf.data.Dataset.from_tensor_slices(columns)
     if file_seed is not None:
-        files = files.shuffle(len(parts), seed=file_seed)
+        files = files.shuffle(len(parts), seed=file_seed, reshuffle_each_iteration=False)
 
     def read(path, first, stop, skip):
         records = tf.data.TFRecordDataset(path).skip(skip)

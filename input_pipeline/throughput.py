@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from input_pipeline import records
-from input_pipeline.accelerators import hide_accelerators
 from step_jax import cli
 from step_jax.replacing import replacing
 
@@ -102,6 +101,8 @@ def main(argv: Sequence[str] | None = None):
     arguments = vars(_parser().parse_args(argv))
     records_dir, path = arguments.pop("records"), arguments.pop("json")
     records.load_info(records_dir)  # fail before TensorFlow's seconds
+    from input_pipeline.accelerators import hide_accelerators
+
     hide_accelerators()
     result = measure(records_dir, **arguments)
     for name in ("batches", "decoding"):
