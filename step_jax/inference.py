@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -23,7 +24,7 @@ PyTree = Any
 
 
 class Tubelets(NamedTuple):
-    """One step's result for a batch of clips, on the K frames of the target clip.
+    """One step's result for a batch of clips, on the K input frames of the target clip.
 
     Attributes:
       scores: `[B, M, C]`, probabilities of the actions, without the background.
@@ -48,14 +49,14 @@ def make_predict_step(
     def predict(variables: PyTree, clips: Array) -> list[Tubelets]:
         height, width = clips.shape[2:4]
         side = np.array([width, height, width, height], np.float32)
+        frames = detector.backbone.temporal_stride  # that each feature frame stands for
         steps = []
         for output in detector.apply(variables, normalise_clips(clips), initial_tubes):
             target = detector.plan.target(output.fed.shape[2])
             tubes = detector.class_tubes(output)[:, :, target]
             fed = box_ops.clip_boxes(output.fed[:, :, target], height=height, width=width)
-            steps.append(
-                Tubelets(detector.class_scores(output), tubes.swapaxes(2, 3) / side, fed / side)
-            )
+            tubes, fed = (jnp.repeat(boxes, frames, axis=2) / side for boxes in (tubes, fed))
+            steps.append(Tubelets(detector.class_scores(output), tubes.swapaxes(2, 3), fed))
         return steps
 
     return predict

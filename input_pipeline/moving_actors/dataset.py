@@ -28,7 +28,7 @@ from step_jax.replacing import replacing
 from step_jax.video import VideoWriter
 
 NAME = "moving_actors"
-WEBM_EVERY = 16  # videos, from the fifth on: VP9 takes eight times as long to encode as MJPG
+WEBM_EVERY = 16  # videos, from the fifth on: WebM takes longer to encode than MJPG
 MIN_SIZE = 48  # pixels; the smallest actors would be thinner than the smallest boxes
 
 

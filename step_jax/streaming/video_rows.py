@@ -54,7 +54,6 @@ def stream_rows(
     )
     rows = functools.partial(
         _batch_rows,
-        clip_frames=predictor.clip_frames,
         video=video,
         stride=stride,
         stopwatch=stopwatch,
@@ -74,7 +73,6 @@ def _batch_rows(
     windows: list[Window],
     steps: list[Tubelets],
     *,
-    clip_frames: int,
     video: str,
     stride: int,
     stopwatch: Stopwatch,
@@ -88,7 +86,7 @@ def _batch_rows(
         rows = [
             clip_rows(
                 scores,
-                per_frame(tubes, clip_frames),
+                tubes,
                 videos=[video] * count,
                 starts=np.array([window.start for window in windows]),
                 num_frames=np.array([window.stop for window in windows]),
@@ -98,8 +96,3 @@ def _batch_rows(
             for number, (scores, tubes) in enumerate(results, start=1)
         ]
     return BatchRows(rows, final=windows[-1].start + 1)
-
-
-def per_frame(tubes: np.ndarray, clip_frames: int) -> np.ndarray:
-    """Boxes of feature frames `[B, M, R, K, 4]` for the frames that each of these stands for."""
-    return np.repeat(tubes, clip_frames // tubes.shape[-2], axis=-2)

@@ -1,7 +1,7 @@
 """What OpenCV and FFmpeg print on their own, held back until we know whether it is news.
 
 They write to the file descriptor, out of Python's sight: a file that cannot be opened would give
-their line and then ours, and every VP9 writer complains about a tag that WebM does not have.
+their line and then ours, and every WebM writer complains about a tag that WebM does not have.
 """
 
 from __future__ import annotations

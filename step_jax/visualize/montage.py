@@ -24,7 +24,6 @@ from step_jax.clip_detections import clip_detections, tubes_of
 from step_jax.errors import InputError
 from step_jax.inference import Predictor, Tubelets, load_predictor
 from step_jax.replacing import replacing
-from step_jax.streaming.video_rows import per_frame
 from step_jax.streaming.video_sources import check_video
 from step_jax.video import resize
 from step_jax.visualize.colors import BLACK, WHITE, class_colors
@@ -78,19 +77,10 @@ def _parse() -> argparse.Namespace:
 def predict(predictor: Predictor, clip: np.ndarray) -> list[Tubelets]:
     """Each step's tubelets of one clip, as numpy, without the batch's axis.
 
-    The boxes are those of all K frames, also where the network has fewer feature frames.
     """
     batch = np.repeat(clip[None], jax.local_device_count(), axis=0)
     steps = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], predictor(batch))
-    frames = predictor.clip_frames
-    return [
-        Tubelets(
-            scores=step.scores[0],
-            tubes=per_frame(step.tubes, frames)[0],
-            fed=per_frame(step.fed, frames)[0],
-        )
-        for step in steps
-    ]
+    return [Tubelets(*(leaf[0] for leaf in step)) for step in steps]
 
 
 def find_annotated(annotations: Annotations, path: pathlib.Path) -> Video:

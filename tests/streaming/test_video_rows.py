@@ -5,7 +5,7 @@ import pytest
 
 from step_jax.clip_detections import clip_rows
 from step_jax.stopwatch import Stopwatch
-from step_jax.streaming.video_rows import per_frame, stream_rows
+from step_jax.streaming.video_rows import stream_rows
 
 
 def stream(predictor, frames, *, stride=2, batch_size=4):
@@ -81,11 +81,3 @@ def test_the_device_is_one_batch_ahead(arithmetic):
     rows = stream_rows(frames, Watched(), video="v", stride=1, batch_size=3, stopwatch=Stopwatch())
     next(rows)
     assert len(calls) == 2
-
-
-def test_feature_frames_stand_for_their_frames():
-    tubes = np.arange(2 * 3 * 1 * 2 * 4).reshape(2, 3, 1, 2, 4)
-    longer = per_frame(tubes, 6)
-    assert longer.shape == (2, 3, 1, 6, 4)
-    for frame in range(6):
-        np.testing.assert_array_equal(longer[..., frame, :], tubes[..., frame // 3, :])
