@@ -11,25 +11,19 @@ space of the records.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import contextlib
 import fcntl
-import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import pathlib
 import re
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import tqdm
-
-from input_pipeline import frame_store, records
-from input_pipeline.frame_store import FrameStore
+from input_pipeline import records
+from input_pipeline.decoding import frame_progress, open_store, store_frames
 from step_jax import cli
 from step_jax.annotations import Annotations, Video, read_native
 from step_jax.errors import InputError
@@ -84,7 +78,7 @@ def prepare(
     """
     options = options or RecordOptions()
     output = pathlib.Path(output)
-    _check_annotations(annotations)
+    _check_annotations(annotations, options)
     digest = records_digest(annotations, options)
     if _is_up_to_date(output, digest, annotations):
         return False
@@ -92,7 +86,13 @@ def prepare(
     with _locked_folder(output):
         partial = output / f"partial-{digest[:12]}"
         partial.mkdir(exist_ok=True)
-        _store_frames(annotations, partial, options, workers)
+        store_frames(
+            annotations,
+            partial,
+            workers=workers,
+            short_side=options.short_side,
+            jpeg_quality=options.jpeg_quality,
+        )
         _write_records(annotations, output, partial, options, digest, annotations_file)
         for leftover in output.glob("partial-*"):
             shutil.rmtree(leftover)
@@ -113,11 +113,17 @@ def records_digest(annotations: Annotations, options: RecordOptions) -> str:
     return digest.hexdigest()
 
 
-def _check_annotations(annotations: Annotations):
+def _check_annotations(annotations: Annotations, options: RecordOptions):
     if not annotations.videos:
         raise InputError(f"{annotations.name}: no videos; there is nothing to build records from")
     for split in annotations.splits:
         _check_split_name(split)
+    fewest_records = _fewest_records(annotations, options)
+    if options.shards > fewest_records:
+        raise InputError(
+            f"{options.shards} shards, but the smallest split has {fewest_records} records; "
+            "ask for fewer shards or smaller cores"
+        )
 
 
 def _check_split_name(name: str):
@@ -185,79 +191,6 @@ def _locked_folder(output: pathlib.Path) -> Iterator[None]:
             lock.unlink()
 
 
-# --- frames ---------------------------------------------------------------------------------------
-
-
-def _store_frames(
-    annotations: Annotations, partial: pathlib.Path, options: RecordOptions, workers: int
-):
-    """Fills the frame stores that are not there yet, several videos at a time."""
-    missing = [
-        video
-        for video in annotations.videos
-        if not frame_store.is_complete(_store_path(partial, annotations, video))
-    ]
-    done = sum(v.num_frames for v in annotations.videos) - sum(v.num_frames for v in missing)
-    with _progress(annotations, "decoding", done) as progress:
-        jobs = [_decode_job(annotations, video, partial, options) for video in missing]
-        if workers <= 1:
-            for job in jobs:
-                progress.update(job())
-        else:
-            _run_in_pool(jobs, workers, progress)
-
-
-def _progress(annotations: Annotations, what: str, done: int = 0) -> tqdm.tqdm:
-    total = sum(video.num_frames for video in annotations.videos)
-    return tqdm.tqdm(desc=what, unit="frame", initial=done, total=total, mininterval=1.0)
-
-
-def _decode_job(
-    annotations: Annotations, video: Video, partial: pathlib.Path, options: RecordOptions
-) -> Callable[[], int]:
-    return functools.partial(
-        frame_store.write_store,
-        _store_path(partial, annotations, video),
-        annotations.video_path(video),
-        name=video.id,
-        fps=video.fps,
-        num_frames=video.num_frames,
-        short_side=options.short_side,
-        jpeg_quality=options.jpeg_quality,
-    )
-
-
-def _run_in_pool(jobs: Sequence[Callable[[], int]], workers: int, progress: tqdm.tqdm):
-    # spawn: a process with TensorFlow's threads must not fork
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _die_silently) as pool:
-        futures = [pool.submit(job) for job in jobs]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                progress.update(future.result())
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise InputError(
-                "a process that decodes was killed, perhaps for its memory; run the same command "
-                "again to go on, with fewer --workers"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _die_silently():
-    """Ctrl-C reaches the workers too: they stop at once, without a traceback each."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _store_path(partial: pathlib.Path, annotations: Annotations, video: Video) -> pathlib.Path:
-    """One store a version of the file: a replaced video is decoded again after an interruption."""
-    stat = annotations.video_path(video).stat()
-    key = json.dumps([video.id, video.path, stat.st_size, stat.st_mtime_ns])
-    readable = re.sub(r"[^A-Za-z0-9_-]", "_", video.id)[:60]
-    return partial / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-
-
 # --- records --------------------------------------------------------------------------------------
 
 
@@ -273,19 +206,18 @@ def _write_records(
     from input_pipeline import accelerators, builders
 
     accelerators.hide_accelerators()
-
     segmentation = {
         name: getattr(options, name) for name in ("core_frames", "halo_before", "halo_after")
     }
     # What an interrupted run left, without records.json, may be another data set's.
     shutil.rmtree(output / "clip_records", ignore_errors=True)
-    with _progress(annotations, "writing records") as progress:
+    with frame_progress(annotations, "writing records") as progress:
         shards = builders.write_records(
             annotations,
             output,
             num_shards=_num_shards(annotations, partial, options),
             segmentation=segmentation,
-            open_store=lambda video: FrameStore(_store_path(partial, annotations, video)),
+            open_store=lambda video: open_store(annotations, partial, video),
             progress=progress.update,
             scratch=partial,
         )
@@ -335,19 +267,18 @@ def _split_info(
 
 def _num_shards(annotations: Annotations, partial: pathlib.Path, options: RecordOptions) -> int:
     """Of each split: as asked, or about 64 MiB each but at least 8, and never an empty one."""
-    fewest_records = min(
-        sum(-(-video.num_frames // options.core_frames) for video in annotations.split(split))
-        for split in annotations.splits
-    )
-    if options.shards > fewest_records:
-        raise InputError(
-            f"{options.shards} shards, but the smallest split has {fewest_records} records; "
-            "ask for fewer shards or smaller cores"
-        )
     frames = sum(path.stat().st_size for path in partial.glob("*.jpegs"))
     overlap = 1 + (options.halo_before + options.halo_after) / options.core_frames
     by_size = int(frames * overlap / len(annotations.splits)) // (64 << 20)
-    return options.shards or min(fewest_records, max(8, by_size))
+    return options.shards or min(_fewest_records(annotations, options), max(8, by_size))
+
+
+def _fewest_records(annotations: Annotations, options: RecordOptions) -> int:
+    """Of the smallest split."""
+    return min(
+        sum(-(-video.num_frames // options.core_frames) for video in annotations.split(split))
+        for split in annotations.splits
+    )
 
 
 # --- command --------------------------------------------------------------------------------------
