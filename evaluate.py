@@ -17,11 +17,11 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from input_pipeline import records
 from input_pipeline.accelerators import hide_accelerators
-from input_pipeline.pipeline import eval_batches, num_eval_batches
 from step_jax import evaluations, parallel, run_folder
-from step_jax.annotations import read_native
-from step_jax.checkpoint import Checkpoints
+from step_jax.annotations import Annotations, read_native
+from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
@@ -48,7 +48,6 @@ def main() -> None:
     options = flags.FLAGS
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the training run")
-    hide_accelerators()
     workdir = epath.Path(options.workdir)
     config = options.config or ConfigDict(run_folder.read_config(workdir))
     if options.detections:
@@ -57,6 +56,8 @@ def main() -> None:
         path = evaluations.write_metrics(epath.Path(options.detections).parent, report)
         print(f"wrote {path}")
         return
+    if options.watch:
+        wait_for_training(workdir, poll_seconds=options.poll_seconds)
     checkpoints = Checkpoints(workdir, read_only=True)
     if options.watch:
         watch(config, workdir, checkpoints, poll_seconds=options.poll_seconds)
@@ -69,6 +70,7 @@ def evaluate_checkpoint(
     config: ConfigDict, workdir: epath.Path, predictor: Predictor
 ) -> dict[str, Any]:
     """Runs the detector over the evaluation split; prints and writes the result, returns it."""
+    check_config(config)
     folder = evaluations.folder(workdir, split=config.data.eval_split, step=predictor.step)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -94,9 +96,18 @@ def evaluate_checkpoint(
     return report
 
 
+def check_config(config: ConfigDict) -> None:
+    """Raises InputError for what would otherwise come to light after the detector's work."""
+    parallel.check_batch_size(config.eval.batch_size)
+    records.load_index(config.data.records, config.data.eval_split)
+    read_annotations(config).split(config.data.eval_split)
+
+
 def evaluation_batches(config: ConfigDict, predictor: Predictor):
     """The windows of the evaluation split, under a progress bar."""
-    parallel.check_batch_size(config.eval.batch_size)
+    hide_accelerators()
+    from input_pipeline.pipeline import eval_batches, num_eval_batches  # TensorFlow
+
     windows = {
         "split": config.data.eval_split,
         "clip_frames": predictor.clip_frames,
@@ -117,16 +128,30 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
 
 def evaluate_detections(config: ConfigDict, table: epath.PathLike) -> dict[str, Any]:
     """Frame-mAP of every step from a detections table; "score" is the last step's mean."""
-    if not config.data.annotations:
-        raise InputError("data.annotations is empty: give the annotation file (native JSON)")
     report = evaluate_table(
         read_detections(table),
-        read_native(config.data.annotations),
+        read_annotations(config),
         config.data.eval_split,
         iou_threshold=config.eval.iou_threshold,
         nms_threshold=config.eval.frame_nms,
     )
     return {"score": report["steps"][-1]["mean"], **report}
+
+
+def read_annotations(config: ConfigDict) -> Annotations:
+    if not config.data.annotations:
+        raise InputError(
+            "data.annotations is empty: give --config.data.annotations=FILE (native JSON)"
+        )
+    return read_native(config.data.annotations)
+
+
+def wait_for_training(workdir: epath.Path, *, poll_seconds: float) -> None:
+    """Until there is a folder of checkpoints: both jobs may be started together."""
+    if not (workdir / FOLDER).exists():
+        print(f"waiting for {workdir / FOLDER}", flush=True)
+    while not (workdir / FOLDER).exists():
+        time.sleep(poll_seconds)
 
 
 def watch(

@@ -6,9 +6,8 @@ was interrupted, with the same result as if it had not been.
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,31 +19,38 @@ from ml_collections import ConfigDict, config_flags
 import evaluate
 from input_pipeline import records
 from input_pipeline.accelerators import hide_accelerators
-from input_pipeline.augment import Augment
-from input_pipeline.pipeline import train_batches
-from step_jax import inference, parallel, proposals, run_folder
+from step_jax import evaluations, inference, parallel, proposals, run_folder
 from step_jax.checkpoint import Checkpoints
-from step_jax.cli import run_with_flags
+from step_jax.cli import INTERRUPTED, run_with_flags
+from step_jax.errors import InputError
 from step_jax.models.factory import build_detector, input_frames
 from step_jax.optimizer import make_optimizer, make_schedule
+from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
 from step_jax.train_step import LossOptions, make_train_step
 from step_jax.training_log import TrainingLog
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, made if missing.")
-CACHE = flags.DEFINE_string("compilation_cache", None, "Folder that keeps compiled programs.")
 
-INTERRUPTED = 130
+def define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder of the run, made if missing.")
+    flags.DEFINE_string("compilation_cache", None, "Folder that keeps compiled programs.")
 
 
 def main() -> int:
-    flags.mark_flags_as_required(["config", "workdir"])
-    config, workdir = CONFIG.value, epath.Path(WORKDIR.value)
-    hide_accelerators()
-    if CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", CACHE.value)
-    parallel.check_batch_size(config.train.batch_size)
+    options = flags.FLAGS
+    if options.config is None:
+        raise InputError("--config is missing: give a file, e.g. configs/moving_actors.py")
+    if not options.workdir:
+        raise InputError("--workdir is missing: give the folder of the run, made if missing")
+    if options.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", options.compilation_cache)
+    return train(options.config, epath.Path(options.workdir))
+
+
+def train(config: ConfigDict, workdir: epath.Path) -> int:
+    """Trains to the end, or to a signal; returns the exit status."""
+    check_config(config)
     classes = records.load_info(config.data.records).classes
     run_folder.open_for_training(workdir, config.to_dict())
 
@@ -62,12 +68,12 @@ def main() -> int:
         detector, image_size=config.data.image_size, num_proposals=len(tubes), key=key
     )
     run_folder.write_parameters(workdir, variables)
-    state = create_train_state(variables, optimizer)
+    state = jax.device_put(create_train_state(variables, optimizer), parallel.replicated())
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-    latest = checkpoints.latest_step()
-    if latest is not None:
-        state = checkpoints.restore_state(latest, like=state)
-        print(f"continuing from checkpoint {latest}", flush=True)
+    start = checkpoints.latest_step() or 0
+    if start:
+        state = checkpoints.restore_state(start, like=state)
+        print(f"continuing from checkpoint {start}", flush=True)
 
     # The step, and the data it continues with.
     step_function = parallel.data_parallel(
@@ -76,7 +82,7 @@ def main() -> int:
         ),
         donate=True,
     )
-    batches = training_batches(config, input_frames(detector), start_step=int(state.step))
+    batches = training_batches(config, input_frames(detector), start_step=start)
     description = inference.describe(
         model=config.model.to_dict(),
         classes=classes,
@@ -86,35 +92,62 @@ def main() -> int:
     )
     log = TrainingLog(
         workdir,
-        start_step=int(state.step),
+        start_step=start,
         total_steps=config.train.steps,
         batch_size=config.train.batch_size,
         every=config.train.log_every_steps,
-        learning_rate=schedule,
+        learning_rate=jax.jit(schedule),
     )
 
     def save(state: TrainState) -> None:
         log.flush()  # a state made from a broken loss is not saved
-        checkpoints.save(state, description)
-        checkpoints.wait()
+        with log.paused():
+            checkpoints.save(state, description)
+            checkpoints.wait()
+
+    def evaluate_now(step: int) -> None:
+        predictor = inference.restore_predictor(checkpoints, step)
+        report = evaluate.evaluate_checkpoint(config, workdir, predictor)
+        log.add_scalars(step, evaluation_scalars(report))
+
+    def evaluate_unless_stopped(step: int) -> None:
+        with log.paused():
+            stop.run_interruptibly(lambda: evaluate_now(step))
 
     with StopSignal() as stop:
-        for step in range(int(state.step) + 1, config.train.steps + 1):
+        step, stopping = start, None
+        if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
+            evaluate_unless_stopped(start)  # the run was interrupted there
+            stopping = stop.requested
+        while step < config.train.steps and not stopping:
+            step += 1
             state, metrics = step_function(state, parallel.split_batch(timed(batches, log)), key)
             log.add(metrics)
-            due = step % config.train.checkpoint_every_steps == 0 or step == config.train.steps
-            if due or stop.requested:
+            stopping = stop.requested  # looked at once: a signal may come at any moment
+            if stopping or is_checkpoint_due(config, step):
                 save(state)
-            if stop.requested:
-                print(f"{stop.requested}: saved checkpoint {step}; the same command continues")
-                return INTERRUPTED if stop.requested == "SIGINT" else 0
-            if due and is_evaluation_due(config, step):
-                evaluate_now(config, workdir, checkpoints, step, log)
+            if not stopping and is_evaluation_due(config, step):
+                evaluate_unless_stopped(step)
+                stopping = stop.requested
     log.close()
     checkpoints.close()
-    run_folder.mark_finished(workdir, step=config.train.steps)
-    print(f"trained {config.train.steps} steps; checkpoints in {workdir}")
+    if stopping:
+        print(f"{stopping}: saved checkpoint {step}; the same command continues")
+        return INTERRUPTED if stopping == "SIGINT" else 0
+    run_folder.mark_finished(workdir, step=step)
+    print(f"trained {step} steps; checkpoints in {workdir}")
     return 0
+
+
+def check_config(config: ConfigDict) -> None:
+    """What would otherwise come to light only after the first steps."""
+    train = config.train
+    parallel.check_batch_size(train.batch_size)
+    for name in ("steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
+        if train[name] < 1:
+            raise InputError(f"train.{name} is {train[name]}; expected 1 or more")
+    if train.eval_every_steps > 0:
+        evaluate.check_config(config)
 
 
 def schedule_of(config: ConfigDict):
@@ -135,6 +168,10 @@ def initial_tubes(config: ConfigDict, chunk: int) -> np.ndarray:
 
 
 def training_batches(config: ConfigDict, frames: int, *, start_step: int) -> Iterator[Any]:
+    hide_accelerators()
+    from input_pipeline.augment import Augment  # TensorFlow
+    from input_pipeline.pipeline import train_batches
+
     data = config.data
     return train_batches(
         data.records,
@@ -165,47 +202,26 @@ def timed(batches: Iterator[Any], log: TrainingLog) -> dict[str, np.ndarray]:
     return {name: batch[name] for name in TRAINING_KEYS}
 
 
+def is_checkpoint_due(config: ConfigDict, step: int) -> bool:
+    every, last = config.train.checkpoint_every_steps, config.train.steps
+    return step % every == 0 or step == last or is_evaluation_due(config, step)
+
+
 def is_evaluation_due(config: ConfigDict, step: int) -> bool:
-    every = config.train.eval_every_steps
-    return every > 0 and (step % every == 0 or step == config.train.steps)
+    every, last = config.train.eval_every_steps, config.train.steps
+    return every > 0 and (step % every == 0 or step == last)
 
 
-def evaluate_now(
-    config: ConfigDict, workdir: epath.Path, checkpoints: Checkpoints, step: int, log: TrainingLog
-) -> None:
-    predictor = inference.restore_predictor(checkpoints, step)
-    report = evaluate.evaluate_checkpoint(config, workdir, predictor)
-    log.add_scalars(
-        step, {f"eval/frame_map_step_{one['step']}": one["mean"] for one in report["steps"]}
-    )
-    log.pause()
+def is_evaluated(config: ConfigDict, workdir: epath.Path, step: int) -> bool:
+    return (config.data.eval_split, step) in evaluations.read_metrics(workdir)
 
 
-class StopSignal:
-    """SIGTERM (preemption) and SIGINT (Ctrl-C) ask for a checkpoint and a clean end.
-
-    `requested` is the signal's name once one came; a second Ctrl-C interrupts at once.
-    """
-
-    requested: str | None = None
-
-    def __enter__(self) -> StopSignal:
-        self._before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        del frame
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+def evaluation_scalars(report: Mapping[str, Any]) -> dict[str, float]:
+    """Frame-mAP of each step that has one."""
+    means = {f"eval/frame_map_step_{one['step']}": one["mean"] for one in report["steps"]}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 if __name__ == "__main__":
+    define_flags()
     run_with_flags(main)

@@ -13,23 +13,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
-from step_jax import evaluations
+from step_jax import evaluations, parallel, run_folder
 from step_jax.errors import InputError
 from step_jax.train_state import TrainState
 
 PyTree = Any
-FOLDER = "checkpoints"
+FOLDER = run_folder.CHECKPOINTS
 VERSION = 1
+_DELETED = "deleted"
 _MOST_KEYS_SHOWN = 8
 
 
@@ -44,25 +46,33 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 2, read_only: bool = False):
         self.workdir = epath.Path(workdir)
-        folder = self.workdir / FOLDER
-        if read_only and not folder.exists():
+        self._folder = self.workdir / FOLDER
+        if read_only and not self._folder.exists():
             raise InputError(
-                f"{folder}: no checkpoints there; give the --workdir of a training run"
+                f"{self._folder}: no checkpoints there; give the --workdir of a training run"
             )
-        logging.getLogger("absl").setLevel(logging.WARNING)
         keep_policy = policies.AnyPreservationPolicy(
             [policies.LatestN(keep), _BestEvaluated(self.workdir)]
         )
+        self._read_only = read_only
         self._manager = ocp.CheckpointManager(
-            folder,
-            item_names=("model", "training", "description"),
+            self._folder,
+            # With handlers rather than names, or a fresh manager cannot tell what an item holds.
+            item_handlers={
+                "model": ocp.StandardCheckpointHandler(),
+                "training": ocp.StandardCheckpointHandler(),
+                "description": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep_policy,
                 read_only=read_only,
                 enable_async_checkpointing=not read_only,
                 cleanup_tmp_directories=not read_only,
+                # Renamed, then removed: a reader finds all of a checkpoint or nothing.
+                todelete_subdir=None if read_only else _DELETED,
             ),
         )
+        self._remove_deleted()
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, ascending; looks at the disk again."""
@@ -79,7 +89,7 @@ class Checkpoints:
         """
         steps = self.steps()
         if not steps:
-            raise InputError(f"{self.workdir / FOLDER}: no complete checkpoint there yet")
+            raise InputError(f"{self._folder}: no complete checkpoint there yet")
         if which == "latest":
             return steps[-1]
         if which == "best":
@@ -93,22 +103,29 @@ class Checkpoints:
         if not which.isdigit() or int(which) not in steps:
             raise InputError(
                 f"checkpoint {which!r}: expected 'latest', 'best' or one of the steps {steps} "
-                f"in {self.workdir / FOLDER}"
+                f"in {self._folder}"
             )
         return int(which)
 
     def save(self, state: TrainState, description: Mapping[str, Any]) -> None:
-        """Starts writing `state`; returns when its arrays are copied, before they are on disk."""
+        """Starts writing `state`; returns when its arrays are copied, before they are on disk.
+
+        Raises InputError where the state is not finite, a checkpoint of its step is there already,
+        or the disk does not take it.
+        """
         step = int(state.step)
+        _check_finite(state, step)
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(state.variables),
             training=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
             description=ocp.args.JsonSave({"version": VERSION, **description}),
         )
-        if not self._manager.save(step, args=items):
+        with self._writing():
+            saved = self._manager.save(step, args=items)
+        if not saved:
             raise InputError(
-                f"{self.workdir / FOLDER}: checkpoint {step} could not be written; one of that or "
-                "of a later step is there already"
+                f"{self._where(step)} could not be written: one of that or of a later step is "
+                "there already; choose another --workdir"
             )
 
     def describe(self, step: int) -> dict[str, Any]:
@@ -146,11 +163,31 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Until everything saved is on disk; errors of the writing thread are raised here."""
-        self._manager.wait_until_finished()
+        """Until everything saved is on disk. Raises InputError where the disk did not take it."""
+        with self._writing():
+            self._manager.wait_until_finished()
+        self._remove_deleted()
 
     def close(self) -> None:
         self._manager.close()
+
+    def _remove_deleted(self) -> None:
+        if not self._read_only:
+            shutil.rmtree(self._folder / _DELETED, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns whatever the writing threads raise into one line, and removes what they left."""
+        try:
+            yield
+        except Exception as error:
+            for partial in self._folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}*"):
+                shutil.rmtree(partial, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            raise InputError(
+                f"{self._folder}: a checkpoint could not be written ({str(reason)[:200]}); make "
+                "room there and run the same command again: it continues from the checkpoint before"
+            ) from error
 
     def _restore(self, step: int, **items: Any) -> Any:
         with self._readable(step):
@@ -178,7 +215,7 @@ class Checkpoints:
             raise InputError(f"{self._where(step)}, {item}: {_difference(found, expected)}")
 
     def _where(self, step: int) -> str:
-        return f"checkpoint {self.workdir / FOLDER / str(step)}"
+        return f"checkpoint {self._folder / str(step)}"
 
 
 @dataclasses.dataclass
@@ -187,17 +224,30 @@ class _BestEvaluated(policies.PreservationPolicy):
 
     workdir: epath.Path
 
-    def should_preserve(
-        self, checkpoints: Sequence[Any], *, context: Any
-    ) -> Sequence[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         best = evaluations.best_step(self.workdir, among=steps)
         return [step == best for step in steps]
 
 
+def _check_finite(state: TrainState, step: int) -> None:
+    """A gradient may overflow after a loss that is finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            raise InputError(
+                f"step {step}: {'/'.join(map(_key_name, path))} is not finite any more; nothing of "
+                "it is saved, the checkpoints before it are kept. Lower optimizer.learning_rate or "
+                "set optimizer.max_gradient_norm"
+            )
+
+
 def _abstract(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+    """Shapes and dtypes, on this machine's devices: the ones that saved it may be others."""
+    everywhere = parallel.replicated()
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree
+    )
 
 
 def _signature(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -216,7 +266,8 @@ def _key_name(key: Any) -> str:
 def _difference(found: dict, expected: dict) -> str:
     """What a checkpoint has and what the configuration needs, keys and shapes."""
     parts = []
-    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    missing = sorted(expected.keys() - found.keys())
+    surplus = sorted(found.keys() - expected.keys())
     if missing:
         parts.append(f"missing {_some(missing)}")
     if surplus:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import flags
+from absl import app, flags
 
 from step_jax.errors import InputError
 
@@ -15,6 +17,8 @@ INTERRUPTED = 130  # the shell's convention for SIGINT: 128 + 2
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits: 0 (or what `main` returns), 1 on bad input, 130 on Ctrl-C."""
+    # Orbax and TFDS log what they also raise, with tracebacks, and remarks that no user can use.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         status = main() or 0
     except (InputError, OSError) as error:
@@ -31,19 +35,37 @@ def run_with_flags(main: Callable[[], int | None]) -> NoReturn:
     """As `run_command`, after parsing the command line by absl's flags and ml_collections."""
 
     def parse_and_run() -> int | None:
+        app.define_help_flags()
         try:
-            flags.FLAGS(sys.argv)
+            surplus = flags.FLAGS(sys.argv)[1:]
         except (flags.Error, AttributeError, KeyError, TypeError) as error:
-            # ml_collections raises Python's own errors for keys that a configuration lacks, and
-            # suggests the nearest one.
-            text = str(error.args[0] if error.args else error).replace("\\n", " ")
-            raise InputError(f"command line: {text} (--helpshort lists the flags)") from error
+            # ml_collections raises Python's own errors for keys that a configuration lacks.
+            raise InputError(f"{_flag_error(error, sys.argv[1:])} (--help lists flags)") from error
+        if surplus:
+            raise InputError(f"{surplus[0]!r}: unexpected argument; flags start with --")
         return main()
 
     run_command(parse_and_run)
 
 
+def _flag_error(error: Exception, arguments: Sequence[str]) -> str:
+    """The error's text behind the argument that it is about.
+
+    ml_collections names the last part of a key alone, and suggests the nearest one.
+    """
+    text = str(error.args[0] if error.args else error).replace("\\", "").strip("'")
+    unknown = re.match(r"'?(\w+)' (Did you mean.*)", text)
+    if not unknown:
+        return f"command line: {text}"
+    key, suggestion = unknown.groups()
+    names = (argument.partition("=")[0] for argument in arguments)
+    culprit = next((name for name in names if key in name.split(".")), key)
+    return f"{culprit}: no such key. {suggestion}"
+
+
 def _one_line(error: Exception) -> str:
     """An error's text folded into one line, so that logs stay one line per failure."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__

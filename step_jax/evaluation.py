@@ -11,6 +11,7 @@ from etils import epath
 
 from step_jax.clip_detections import clip_rows
 from step_jax.detections import DetectionsWriter
+from step_jax.files import not_written
 from step_jax.inference import Predictor, Tubelets
 
 
@@ -42,20 +43,26 @@ def write_table(
       stride: frames between the windows of a video.
       limits: of a clip's detections.
       provenance: texts for the table's metadata.
+
+    Raises InputError where the table cannot be written; then there is none.
     """
     windows = 0
-    with DetectionsWriter(
+    table = DetectionsWriter(
         path,
         classes=predictor.classes,
         clip_frames=predictor.clip_frames,
         stride=stride,
         num_steps=predictor.num_steps,
         provenance=dict(provenance),
-    ) as writer:
-        for batch, steps in _predicted(predictor, batches):
-            windows += int(batch["example_mask"].sum())
-            for step, tubelets in enumerate(steps, start=1):
-                writer.append(_rows(batch, tubelets, step=step, stride=stride, limits=limits))
+    )
+    try:
+        with table as writer:
+            for batch, steps in _predicted(predictor, batches):
+                windows += int(batch["example_mask"].sum())
+                for step, tubelets in enumerate(steps, start=1):
+                    writer.append(_rows(batch, tubelets, step=step, stride=stride, limits=limits))
+    except OSError as error:
+        raise not_written(path, error) from error
     return windows
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from step_jax import run_folder
 from step_jax.errors import InputError
 from step_jax.files import write_json
 
@@ -46,10 +47,15 @@ def read_metrics(workdir: epath.PathLike) -> dict[tuple[str, int], dict[str, Any
 
 
 def best_step(workdir: epath.PathLike, *, among: Collection[int]) -> int | None:
-    """The evaluated checkpoint with the highest score, the later of equals; None without any."""
+    """The evaluated checkpoint with the highest score, the later of equals; None without any.
+
+    Only the split that the run is configured to evaluate counts: a look at the training split must
+    not decide.
+    """
+    wanted = run_folder.eval_split(workdir)
     scores = [
         (metrics["score"], step)
-        for (_, step), metrics in read_metrics(workdir).items()
-        if step in among and metrics.get("score") is not None
+        for (split, step), metrics in read_metrics(workdir).items()
+        if step in among and split == (wanted or split) and metrics.get("score") is not None
     ]
     return max(scores)[1] if scores else None

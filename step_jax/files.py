@@ -8,15 +8,30 @@ from typing import Any
 
 from etils import epath
 
+from step_jax.errors import InputError
 from step_jax.replacing import replacing
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Writes `text` to `path`, making its folder; a reader never sees half of it."""
+    """Writes `text` to `path`, making its folder; a reader never sees half of it.
+
+    Raises InputError where that is not possible.
+    """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: epath.PathLike, error: OSError) -> InputError:
+    """The one line for a file that the disk did not take."""
+    return InputError(
+        f"{path}: cannot be written ({error.strerror or error}); make room there or choose "
+        "another folder"
+    )
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from step_jax.errors import InputError
 
@@ -58,6 +59,16 @@ def _pmapped(function: Callable, in_axes: tuple, out_axes: int | None, donated: 
             donate_argnums=donated,
         )
     return _CACHE[key]
+
+
+def replicated() -> jax.sharding.Sharding:
+    """Where a wrapped function leaves its replicated outputs: all of it on every device.
+
+    Put what is fed in there first. Otherwise the function is compiled a second time, for its own
+    output, or its arguments are copied to the devices at every call.
+    """
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA_AXIS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
 def split_batch(batch: PyTree) -> PyTree:

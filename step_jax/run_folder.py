@@ -12,6 +12,7 @@ from etils import epath
 from step_jax.errors import InputError
 from step_jax.files import write_json, write_text
 
+CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
 PARAMETERS = "parameters.txt"
 FINISHED = "finished.json"
@@ -32,6 +33,8 @@ _FREE_KEYS = (
 def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
     """Makes the folder and writes the configuration, or checks it against the one there.
 
+    A run without a checkpoint has nothing to continue: its configuration may be corrected.
+
     Raises:
       InputError: the folder cannot be written, or holds a run with another configuration.
     """
@@ -41,8 +44,10 @@ def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> Non
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--workdir {workdir}: cannot be made: {error.strerror}") from error
-    if path.exists():
+        raise InputError(
+            f"--workdir {workdir}: cannot be made: {error.strerror}; choose another folder"
+        ) from error
+    if path.exists() and any((workdir / CHECKPOINTS).glob("[0-9]*")):
         _check_same(_flat(read_config(workdir)), _flat(config), workdir)
     (workdir / FINISHED).unlink(missing_ok=True)
     write_json(path, config)
@@ -57,6 +62,12 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def eval_split(workdir: epath.PathLike) -> str | None:
+    """The split that the run in `workdir` evaluates; None if it left no configuration."""
+    path = epath.Path(workdir) / CONFIG
+    return read_config(workdir)["data"]["eval_split"] if path.exists() else None
 
 
 def write_parameters(workdir: epath.PathLike, variables: Any) -> None:
@@ -94,7 +105,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir: epath.Path) -> None:
     different = [
-        f"{key} was {found[key] if key in found else 'absent'}, is {wanted.get(key, 'absent')}"
+        f"{key} was {found.get(key, 'absent')}, is {wanted.get(key, 'absent')}"
         for key in sorted(found.keys() | wanted.keys())
         if not key.startswith(_FREE_KEYS)
         and (key not in found or key not in wanted or found[key] != wanted[key])

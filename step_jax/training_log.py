@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import time
@@ -13,7 +14,7 @@ import tensorboardX
 from etils import epath
 
 from step_jax.errors import InputError
-from step_jax.files import write_text
+from step_jax.files import not_written, write_text
 
 FILE = "train_log.jsonl"
 
@@ -56,6 +57,7 @@ class TrainingLog:
         self._learning_rate = learning_rate
         self._pending: Mapping[str, Any] | None = None
         self._sums: dict[str, np.ndarray] = {}
+        self._count = 0
         self._data_seconds = 0.0
         self._last = time.monotonic()
         self._rates: list[float] = []
@@ -80,11 +82,12 @@ class TrainingLog:
         values = {name: _pair(value) for name, value in metrics.items()}
         if not np.isfinite(values["loss"]).all():
             raise NonFiniteLossError(
-                f"step {self._step}: the loss is {values['loss'][0]}; the checkpoints before it are "
-                "kept. Lower optimizer.learning_rate or set optimizer.max_gradient_norm"
+                f"step {self._step}: the loss is {values['loss'][0]}; the checkpoints before it "
+                "are kept. Lower optimizer.learning_rate or set optimizer.max_gradient_norm"
             )
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
         if self._step % self._every == 0 or self._step == self._total_steps:
             self._report()
 
@@ -93,10 +96,14 @@ class TrainingLog:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def pause(self) -> None:
-        """Leaves out the time since the last report or pause, spent on other work."""
-        self._last = time.monotonic()
-        self._data_seconds = 0.0
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time inside, spent on other work, out of the speed and the ETA."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last += time.monotonic() - start
 
     def close(self) -> None:
         self._writer.close()
@@ -104,7 +111,7 @@ class TrainingLog:
     def _report(self) -> None:
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        steps = self._step % self._every or self._every
+        steps, self._count = self._count, 0
         line = {"step": self._step}
         line |= {name: float(total / max(count, 1e-9)) for name, (total, count) in
                  sorted(self._sums.items())}  # fmt: skip
@@ -112,8 +119,11 @@ class TrainingLog:
         line["clips_per_second"] = steps * self._batch_size / seconds
         line["data_wait"] = self._data_seconds / seconds
         self._sums, self._data_seconds = {}, 0.0
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise not_written(self._path, error) from error
         for name, value in line.items():
             if name != "step":
                 self._writer.add_scalar(f"train/{name}", value, self._step)

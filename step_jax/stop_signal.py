@@ -1,0 +1,58 @@
+"""SIGTERM and Ctrl-C as a request to save and end, not as an end in the middle of a step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+_STDERR = 2
+
+
+class StopSignal:
+    """SIGTERM (preemption) and SIGINT (Ctrl-C) ask for a checkpoint and a clean end.
+
+    `with StopSignal() as stop:` around the loop, which looks at `stop.requested`: the signal's
+    name once one came. A second Ctrl-C interrupts at once.
+    """
+
+    def __init__(self):
+        self.requested: str | None = None
+        self._interruptible = False
+
+    def __enter__(self) -> StopSignal:
+        self._before = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run_interruptibly(self, work: Callable[[], None]) -> None:
+        """Does work that can be done again another time: a signal ends it where it is."""
+        try:
+            self._interruptible = True
+            try:
+                if not self.requested:
+                    work()
+            finally:
+                self._interruptible = False
+        except _Interrupted:
+            pass
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        del frame
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+        # Not print, which cannot be entered a second time if the signal came inside of it.
+        os.write(_STDERR, f"{self.requested}: saving and ending\n".encode())
+        if self._interruptible:
+            raise _Interrupted
+
+
+class _Interrupted(BaseException):
+    """Not an Exception, so that no handler of errors takes it for one."""
