@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -94,6 +97,13 @@ class Predictor:
         predict = make_predict_step(self.detector, initial_tubes=tubes)
         object.__setattr__(self, "_predict", parallel.data_parallel_map(predict))
 
+    def with_variables(self, variables: PyTree, *, step: int) -> Predictor:
+        """The same detector after other updates; what was compiled for this one serves it too."""
+        other = copy.copy(self)
+        object.__setattr__(other, "variables", variables)
+        object.__setattr__(other, "step", step)
+        return other
+
     @property
     def clip_frames(self) -> int:
         """K in input frames."""
@@ -151,8 +161,19 @@ def load_predictor(workdir: epath.PathLike, checkpoint: str = "latest") -> Predi
 
 
 def restore_predictor(checkpoints: Checkpoints, step: int) -> Predictor:
-    """As `load_predictor`, for a known step of opened checkpoints."""
-    told = checkpoints.describe(step)
+    """As `load_predictor`, for a known step of opened checkpoints.
+
+    Checkpoints of one run share what is compiled.
+    """
+    template = _template(json.dumps(checkpoints.describe(step), sort_keys=True))
+    variables = checkpoints.restore_variables(step, template.variables)
+    return template.with_variables(variables, step=step)
+
+
+@functools.lru_cache(maxsize=1)
+def _template(description: str) -> Predictor:
+    """The predictor that a description tells of, with the variables' shapes in their place."""
+    told = json.loads(description)
     classes = tuple(told["classes"])
     detector = build_detector(num_classes=len(classes), **told["model"])
     spec = told["proposals"]
@@ -167,10 +188,10 @@ def restore_predictor(checkpoints: Checkpoints, step: int) -> Predictor:
     )
     return Predictor(
         detector=detector,
-        variables=checkpoints.restore_variables(step, shapes),
+        variables=shapes,
         classes=classes,
         image_size=told["image_size"],
         fps=told["fps"],
         proposals=spec,
-        step=step,
+        step=0,
     )
