@@ -45,8 +45,8 @@ def augment() -> dict:
         "flip": 0.5,  # probability
         "flip_swaps": (),  # pairs of class names that a mirror exchanges
         "crop": 0.5,  # probability of a box-aware crop
-        "crop_min_scale": 0.5,  # its least side as a share of the frame's
-        "photometric": 0.5,  # probability of each of brightness, contrast, saturation, hue
+        "crop_min_scale": 0.5,  # its least area as a share of the frame's
+        "photometric": 0.5,  # probability of changing brightness, contrast, saturation and hue
         "erase": 0.0,  # probability of blanking one rectangle
     }
 

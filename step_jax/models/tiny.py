@@ -10,11 +10,11 @@ Array = jax.Array
 
 
 class TinyBackbone(nn.Module):
-    """Per-frame features of stride 8, from the frame and its two grey frame differences.
+    """Per-frame features of stride 8, from the frame and how it differs from two others.
 
-    What it reads is not just RGB: each frame is given the difference of its grey image to those a
-    few frames before and after, so that motion is visible without optical flow. The features of a
-    frame therefore depend on frames `difference_frames` away.
+    What it reads is not just RGB: each frame is given the absolute differences of its grey image to
+    those a few frames before and after, so that motion is visible without optical flow. The
+    features of a frame therefore depend on frames `difference_frames` away.
 
     Attributes:
       stem_features: channels of the 4x4 patch embedding.
@@ -22,6 +22,7 @@ class TinyBackbone(nn.Module):
       num_blocks: residual 3x3 convolutions at stride 8.
       difference_frames: how many frames the differences span. Over one frame an actor moves by a
         pixel, over three by a patch: that is what tells directions apart.
+      coordinates: appends the position of each cell to its features.
       dtype: of the computation.
     """
 
@@ -29,6 +30,7 @@ class TinyBackbone(nn.Module):
     features: int = 64
     num_blocks: int = 1
     difference_frames: int = 3
+    coordinates: bool = False
     dtype: jnp.dtype = jnp.float32
 
     spatial_stride = 8
@@ -38,7 +40,7 @@ class TinyBackbone(nn.Module):
     def __call__(self, clips: Array) -> Array:
         """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`."""
         batch, frames = clips.shape[:2]
-        x = with_frame_differences(clips, gap=self.difference_frames).astype(self.dtype)
+        x = with_motion_energy(clips, gap=self.difference_frames).astype(self.dtype)
         x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
         x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
         # Patches and a matrix product: a strided convolution's backward pass is slow on CPUs.
@@ -47,19 +49,39 @@ class TinyBackbone(nn.Module):
             y = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{block}")(x))
             conv = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f"conv_{block}")
             x = x + conv(y)
+        if self.coordinates:
+            x = with_coordinates(x)
         return x.reshape(batch, frames, *x.shape[1:])
 
 
-def with_frame_differences(clips: Array, *, gap: int) -> Array:
-    """Appends grey(t) - grey(t - gap) and grey(t + gap) - grey(t): `[B, T, H, W, 3]` -> 5 channels.
+def with_motion_energy(clips: Array, *, gap: int) -> Array:
+    """Appends |grey(t) - grey(t - gap)| and |grey(t + gap) - grey(t)|: `[B, T, H, W, 3]` -> 5.
 
+    Absolute values, because where an actor was and will be shows on either side of where it is,
+    whatever its colour: with signed differences the actions took several times as long to learn.
     Beyond the clip's ends stand its first and its last frame.
     """
     grey = clips.mean(axis=-1, keepdims=True)
     padded = jnp.pad(grey, ((0, 0), (gap, gap), (0, 0), (0, 0), (0, 0)), mode="edge")
-    before = grey - padded[:, : -2 * gap]
-    after = padded[:, 2 * gap :] - grey
-    return jnp.concatenate([clips, before, after], axis=-1)
+    before = jnp.abs(grey - padded[:, : -2 * gap])
+    after = jnp.abs(padded[:, 2 * gap :] - grey)
+    return jnp.concatenate([clips, _MOTION_GAIN * before, _MOTION_GAIN * after], axis=-1)
+
+
+_MOTION_GAIN = 4.0  # brings the differences to the size of the colours
+
+
+def with_coordinates(features: Array) -> Array:
+    """Appends x and y of each cell's centre, -1 to 1 over the map: `[N, H, W, C]` -> C + 2.
+
+    RoI features then say where their box is, so that a tube's path can be read from them: a tube
+    that follows its actor sees the actor stand still.
+    """
+    n, height, width, _ = features.shape
+    y, x = (2 * (jnp.arange(side) + 0.5) / side - 1 for side in (height, width))
+    grid = jnp.stack(jnp.broadcast_arrays(x[None, :], y[:, None]), axis=-1)
+    grid = jnp.broadcast_to(grid.astype(features.dtype), (n, height, width, 2))
+    return jnp.concatenate([features, grid], axis=-1)
 
 
 def patchify(images: Array, *, size: int) -> Array:
