@@ -18,15 +18,14 @@ PyTree = Any
 def data_parallel(function: Callable, *, donate: bool = False) -> Callable:
     """Wraps `function(replicated, batch, *more) -> outputs` to run on all local devices.
 
-    With `None` axes the replicated arguments and the outputs are ordinary pytrees, without a
-    leading device axis: the function must return the same on all devices (`jax.lax.psum`).
-    `batch` is what `split_batch` returns.
+    The replicated arguments and the outputs are ordinary pytrees, without a leading device axis:
+    the function must return the same on all devices (`jax.lax.psum`). `batch` is what `split_batch`
+    returns.
     """
-    donated = (0,) if donate else ()
+    mapped = _pmap(function, out_axes=None, donate_argnums=(0,) if donate else ())
 
     def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
-        in_axes = (None, 0) + (None,) * len(more)
-        return _pmapped(function, in_axes, None, donated)(replicated, batch, *more)
+        return mapped(replicated, batch, more)
 
     return wrapped
 
@@ -36,29 +35,23 @@ def data_parallel_map(function: Callable) -> Callable:
 
     Leaves of the outputs come back as `[B, ...]`, the batch put together again.
     """
+    mapped = _pmap(function, out_axes=0)
 
     def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
-        in_axes = (None, 0) + (None,) * len(more)
-        out = _pmapped(function, in_axes, 0, ())(replicated, batch, *more)
+        out = mapped(replicated, batch, more)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
     return wrapped
 
 
-_CACHE: dict = {}
+def _pmap(function: Callable, **options: Any) -> Callable:
+    """`(replicated, batch, more) -> function(replicated, batch, *more)` on each device's share."""
 
+    def on_device(replicated: PyTree, batch: PyTree, more: tuple[PyTree, ...]) -> PyTree:
+        return function(replicated, batch, *more)
 
-def _pmapped(function: Callable, in_axes: tuple, out_axes: int | None, donated: tuple) -> Callable:
-    key = (function, in_axes, out_axes, donated)
-    if key not in _CACHE:
-        _CACHE[key] = jax.pmap(
-            function,
-            axis_name=DATA_AXIS,
-            in_axes=in_axes,
-            out_axes=out_axes,
-            donate_argnums=donated,
-        )
-    return _CACHE[key]
+    # With None as their axis, arguments go in and come out as they are on one device.
+    return jax.pmap(on_device, axis_name=DATA_AXIS, in_axes=(None, 0, None), **options)
 
 
 def replicated() -> jax.sharding.Sharding:
