@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from step_jax.errors import InputError
 from step_jax.models.conv import Conv3D
 
 Array = jax.Array
@@ -32,13 +33,13 @@ class HeadOutput(NamedTuple):
 
 
 class SceneContext(nn.Module):
-    """The whole image's features, pooled to the RoI's size, for the global branch (Section 3.5)."""
+    """The whole image's features at the size of a RoI's, for the global branch (Section 3.5)."""
 
     pool_size: int
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
-        """`[B, T, H, W, C]` -> `[B, T, P, P, C]`: means over P x P parts of equal size."""
+        """`[B, T, H, W, C]` -> `[B, T, P, P, C]`: means weighted by a triangle of two new cells."""
         return jax.image.resize(
             features,
             (*features.shape[:2], self.pool_size, self.pool_size, features.shape[-1]),
@@ -63,7 +64,7 @@ class TwoBranchHead(nn.Module):
       local_features: channels of the local branch's two layers.
       time_bins: parts of the tube whose features are max-pooled over time, each for itself.
       time_centred: gives the classifier also what changes over time (feature - its mean over L).
-      dropout: rate before the output layers.
+      dropout: rate before the classifier.
       dtype: of the computation; outputs are float32.
     """
 
@@ -89,7 +90,12 @@ class TwoBranchHead(nn.Module):
           rois: `[B, N, L, P, P, C]`, RoI features of each frame of each tube.
           context: `[B, L, P, P, C]`, scene context, or None.
           dropout_keys: one key per example, or None for no dropout.
+
+        Raises:
+          InputError: widths and kernels of the global branch differ in number, or the kernels leave
+            nothing of P x P.
         """
+        self._check_kernels(rois.shape[3])
         moving = self._spatio_temporal(rois, context)
         summary = max_over_time(moving, bins=self.time_bins)
         if self.time_centred:
@@ -100,6 +106,20 @@ class TwoBranchHead(nn.Module):
         logits = self._dense(self.num_logits, "classifier")(dropped)
         local = self._local(rois, moving, summary)
         return HeadOutput(logits.astype(jnp.float32), *self._regress(local))
+
+    def _check_kernels(self, pool_size: int) -> None:
+        widths, kernels = self.global_features, self.global_kernels
+        if len(widths) != len(kernels):
+            raise InputError(
+                f"model.head_options: {len(widths)} global_features {widths} for {len(kernels)} "
+                f"global_kernels {kernels}; expected one kernel for each"
+            )
+        shrinks = max(sum(kernel[axis] - 1 for kernel in kernels) for axis in (1, 2))
+        if shrinks >= pool_size:
+            raise InputError(
+                f"model.pool_size {pool_size}: global_kernels {kernels} take {shrinks} rows or "
+                f"columns away; expected at least {shrinks + 1}, or smaller kernels"
+            )
 
     def _spatio_temporal(self, rois: Array, context: Array | None) -> Array:
         """The global branch before its pooling: `[B, N, L, P', P', G]`."""
@@ -159,10 +179,19 @@ def max_over_time(x: Array, *, bins: int) -> Array:
     Part i of L frames is frames floor(i * L / bins) to ceil((i + 1) * L / bins).
     """
     length = x.shape[2]
-    parts = [
-        x[:, :, i * length // bins : -(-(i + 1) * length // bins)].max(axis=2) for i in range(bins)
-    ]
+    parts = [_max(x[:, :, i * length // bins : -(-(i + 1) * length // bins)]) for i in range(bins)]
     return jnp.concatenate(parts, axis=-1)
+
+
+def _max(x: Array) -> Array:
+    """The maximum over axis 2; its gradient goes to the first of equal ones.
+
+    The gradient of `jnp.max` compares the maximum with its argument, which XLA may compute twice
+    and round differently: then nothing is equal and the gradient is 0 / 0.
+    """
+    index = jax.lax.stop_gradient(x).argmax(axis=2, keepdims=True)
+    place = jnp.arange(x.shape[2]).reshape(-1, *[1] * (x.ndim - 3))
+    return jnp.where(place == index, x, 0).sum(axis=2)
 
 
 def apply_dropout(x: Array, *, rate: float, keys: Array | None) -> Array:
