@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from step_jax.errors import InputError
+
 Array = jax.Array
 
 NEGATIVE_WEIGHTS = ("score", "softmax", "uniform")
@@ -67,8 +69,9 @@ def sample_proposals(
       min(M, max_positives + max(all negatives)) slots: positives first, then negatives.
     """
     if negative_weights not in NEGATIVE_WEIGHTS:
-        raise ValueError(
-            f"negative_weights {negative_weights!r}: expected one of {', '.join(NEGATIVE_WEIGHTS)}"
+        raise InputError(
+            f"loss.negative_weights {negative_weights!r}: expected one of "
+            f"{', '.join(NEGATIVE_WEIGHTS)}"
         )
     overlaps = jnp.where(tube_mask[:, None], overlaps, -1.0)
     claimer = claim_proposals(overlaps, claim_without_overlap=claim_without_overlap)
@@ -103,18 +106,15 @@ def claim_proposals(overlaps: Array, *, claim_without_overlap: bool = False) -> 
     proposals still free, so that two tubes never claim the same. Padded tubes have negative
     overlaps and claim nothing.
     """
-    tubes, number = overlaps.shape
+    number = overlaps.shape[1]
     floor = -0.5 if claim_without_overlap else 0.0
     order = jnp.argsort(-overlaps.max(axis=1), stable=True)
     claimer = jnp.full(number, -1, jnp.int32)
-    for rank in range(min(tubes, number)):
-        tube = order[rank]
+    for tube in order:
         free = jnp.where(claimer < 0, overlaps[tube], -1.0)
         choice = free.argmax()
         takes = free[choice] > floor
-        claimer = claimer.at[choice].set(
-            jnp.where(takes, tube.astype(jnp.int32), claimer[choice])
-        )
+        claimer = claimer.at[choice].set(jnp.where(takes, tube.astype(jnp.int32), claimer[choice]))
     return claimer
 
 
