@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import optax
 
+from step_jax.errors import InputError
+
 SCHEDULES = ("constant", "cosine", "step_decay")
 
 
@@ -28,10 +30,11 @@ def make_schedule(
       decay_factor: see there.
     """
     if kind not in SCHEDULES:
-        raise ValueError(f"schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+        raise InputError(f"optimizer.schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
     if kind == "step_decay":
         # After the warm-up, join_schedules counts from its end.
-        boundaries = {max(step - warmup_steps, 0): decay_factor for step in decay_steps}
+        starts = [max(step - warmup_steps, 0) for step in decay_steps]
+        boundaries = {start: decay_factor ** starts.count(start) for start in starts}
         after = optax.piecewise_constant_schedule(learning_rate, boundaries)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))
@@ -58,4 +61,3 @@ def make_optimizer(
     if max_gradient_norm > 0:
         return optax.chain(optax.clip_by_global_norm(max_gradient_norm), adam)
     return adam
-
