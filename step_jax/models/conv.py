@@ -63,9 +63,7 @@ def _conv3d_of_patches(x: Array, kernel: Array) -> Array:
     """All taps gathered into the channels, then one matrix product."""
     sizes = [have - taps + 1 for have, taps in zip(x.shape[1:4], kernel.shape[:3], strict=True)]
     shifts = itertools.product(*(range(taps) for taps in kernel.shape[:3]))
-    columns = [
-        x[:, t : t + sizes[0], i : i + sizes[1], j : j + sizes[2]] for t, i, j in shifts
-    ]
+    columns = [x[:, t : t + sizes[0], i : i + sizes[1], j : j + sizes[2]] for t, i, j in shifts]
     return jnp.concatenate(columns, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 

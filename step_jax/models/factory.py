@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from step_jax.errors import InputError
+from step_jax.models import step
 from step_jax.models.heads import SceneContext, TwoBranchHead
 from step_jax.models.step import StepDetector, StepPlan
 from step_jax.models.tiny import TinyBackbone
@@ -43,26 +46,34 @@ def build_detector(
     backbone_class = _choose("model.backbone", backbone, BACKBONES)
     head_class = _choose("model.head", head, HEADS)
     dtype = _choose("model.precision", precision, PRECISIONS)
+    _check("model.extension", extension, step.EXTENSIONS)
+    _check("model.classification", classification, step.CLASSIFICATIONS)
+    _check("model.regression", regression, step.REGRESSIONS)
+    _check("model.roi_mode", roi_mode, step.ROI_MODES)
     stride = backbone_class.temporal_stride
     if clip_frames < 1 or clip_frames % stride:
         raise InputError(
             f"model.clip_frames {clip_frames}: expected a positive multiple of the temporal "
             f"stride {stride} of the backbone {backbone!r}"
         )
-    try:
-        return StepDetector(
-            backbone=backbone_class(dtype=dtype, **_options(backbone_options)),
-            make_head=functools.partial(head_class, dtype=dtype, **_options(head_options)),
-            plan=StepPlan(clip_frames // stride, tuple(map(bool, extension_plan)), extension),
-            num_classes=num_classes,
-            classification=classification,
-            regression=regression,
-            roi_mode=roi_mode,
-            pool_size=pool_size,
-            scene_context=SceneContext(pool_size) if scene_context else None,
+    if not extension_plan or extension_plan[0]:
+        raise InputError(
+            f"model.extension_plan {tuple(extension_plan)}: the first step is fed the initial "
+            "proposals; expected one flag per step, the first of them false"
         )
-    except (TypeError, ValueError) as error:
-        raise InputError(f"configuration, model: {error}") from error
+    backbone_options = _options("model.backbone_options", backbone_class, backbone_options)
+    head_options = _options("model.head_options", head_class, head_options)
+    return StepDetector(
+        backbone=backbone_class(dtype=dtype, **backbone_options),
+        make_head=functools.partial(head_class, dtype=dtype, **head_options),
+        plan=StepPlan(clip_frames // stride, tuple(map(bool, extension_plan)), extension),
+        num_classes=num_classes,
+        classification=classification,
+        regression=regression,
+        roi_mode=roi_mode,
+        pool_size=pool_size,
+        scene_context=SceneContext(pool_size) if scene_context else None,
+    )
 
 
 def input_frames(detector: StepDetector) -> int:
@@ -71,14 +82,30 @@ def input_frames(detector: StepDetector) -> int:
 
 
 def _choose(key: str, name: str, options: Mapping[str, Any]) -> Any:
-    if name not in options:
-        raise InputError(f"{key} {name!r}: expected one of {', '.join(options)}")
+    _check(key, name, options)
     return options[name]
 
 
-def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists (as JSON gives them) become tuples, so that modules stay hashable."""
-    return {key: _frozen(value) for key, value in options.items()}
+def _check(key: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{key} {value!r}: expected one of {', '.join(allowed)}")
+
+
+def _options(key: str, module: type[nn.Module], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `module`; lists (as JSON gives them) become tuples."""
+    for name in options:
+        _check(key, name, _option_names(module))
+    return {name: _frozen(value) for name, value in options.items()}
+
+
+def _option_names(module: type[nn.Module]) -> list[str]:
+    """Attributes that a configuration may set: those with a default that are not flax's."""
+    fixed = {"parent", "name", "dtype"}
+    return [
+        field.name
+        for field in dataclasses.fields(module)
+        if field.name not in fixed and field.default is not dataclasses.MISSING
+    ]
 
 
 def _frozen(value: Any) -> Any:
