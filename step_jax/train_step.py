@@ -12,6 +12,7 @@ import optax
 
 from step_jax import boxes as box_ops
 from step_jax import losses, parallel, sampling
+from step_jax.errors import InputError
 from step_jax.models.step import Features, StepDetector, StepOutput
 from step_jax.train_state import TrainState
 
@@ -90,15 +91,15 @@ def make_train_step(
     """
     plan = detector.plan
     if len(options.thresholds) < plan.num_steps:
-        raise ValueError(
-            f"{len(options.thresholds)} thresholds {options.thresholds} for {plan.num_steps} steps"
+        raise InputError(
+            f"loss.thresholds {options.thresholds}: expected one for each of {plan.num_steps} steps"
         )
 
     def train_step(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, PyTree]:
         key = jax.random.fold_in(key, state.step)
-        grad = jax.value_and_grad(_loss, has_aux=True)
+        grad = jax.value_and_grad(total_loss, has_aux=True)
         (_, metrics), gradients = grad(
-            state.params, state.model_state, detector, proposals, batch, key, options
+            state.params, state.model_state, detector, proposals, batch, key, options=options
         )
         gradients = parallel.sum_over_devices(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -114,16 +115,21 @@ def make_train_step(
     return train_step
 
 
-def _loss(
+def total_loss(
     params: PyTree,
     model_state: PyTree,
     detector: StepDetector,
     proposals: Array,
     batch: PyTree,
     key: Array,
+    *,
     options: LossOptions,
 ) -> tuple[Array, dict[str, SumCount]]:
-    """This device's share of the loss: its sums divided by the counts of the global batch."""
+    """This device's share of the loss: its sums divided by the counts of the global batch.
+
+    To be called inside a function that `parallel.data_parallel` wraps. Beside the loss come its
+    terms and how the samples look, `NAME_STEP` -> (sum, count) of this device.
+    """
     variables = {"params": params, **model_state}
     clips = normalise_clips(batch["clips"])
     targets = _targets(batch, temporal_stride=detector.backbone.temporal_stride)
