@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from step_jax.errors import InputError
+
 Array = jax.Array
 
 
@@ -38,8 +40,17 @@ class TinyBackbone(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Array) -> Array:
-        """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`."""
-        batch, frames = clips.shape[:2]
+        """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`.
+
+        Raises:
+          InputError: H or W is not a multiple of the stride.
+        """
+        batch, frames, height, width = clips.shape[:4]
+        if height % self.spatial_stride or width % self.spatial_stride:
+            raise InputError(
+                f"data.image_size: found {height}x{width}; the tiny backbone needs sides that are "
+                f"multiples of {self.spatial_stride}"
+            )
         x = with_motion_energy(clips, gap=self.difference_frames).astype(self.dtype)
         x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
         x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
