@@ -1,0 +1,98 @@
+"""The formulations of the 3-D convolution against XLA's own and against a loop over taps."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from step_jax.models import conv
+
+# Map (T, H, W), kernel, padding: on both sides of the size up to which patches are gathered.
+CASES = [
+    ((3, 4, 4), (1, 2, 2), ((0, 0), (0, 0), (0, 0))),
+    ((4, 7, 7), (3, 3, 3), ((1, 1), (1, 1), (1, 1))),
+    ((5, 12, 11), (3, 2, 3), ((1, 1), (0, 0), (0, 2))),
+    ((6, 10, 9), (5, 1, 1), ((2, 2), (0, 0), (0, 0))),
+]
+
+
+def plain(x, kernel, padding):
+    dimensions = ("NTHWC", "THWIO", "NTHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions
+    )
+
+
+def padded(formulation):
+    def run(x, kernel, padding):
+        return formulation(jax.numpy.pad(x, ((0, 0), *padding, (0, 0))), kernel)
+
+    return run
+
+
+FORMULATIONS = {
+    "patches": padded(conv._conv3d_of_patches),
+    "time_taps": padded(conv._conv3d_by_time_taps),
+    "chosen": lambda x, kernel, padding: conv.conv3d(x, kernel, padding=padding),
+}
+
+
+def loop(x, kernel, padding):
+    x = np.pad(x.astype(np.float64), ((0, 0), *padding, (0, 0)))
+    taps = kernel.shape[:3]
+    sizes = [have - tap + 1 for have, tap in zip(x.shape[1:4], taps, strict=True)]
+    out = np.zeros((len(x), *sizes, kernel.shape[-1]))
+    for n, t, i, j in np.ndindex(out.shape[:4]):
+        for a, b, c in itertools.product(*map(range, taps)):
+            out[n, t, i, j] += x[n, t + a, i + b, j + c] @ kernel[a, b, c]
+    return out
+
+
+def with_gradients(function, x, kernel, padding, gradient):
+    @jax.jit
+    def run(x, kernel, gradient):
+        out, pull_back = jax.vjp(lambda x, kernel: function(x, kernel, padding), x, kernel)
+        return out, *pull_back(gradient)
+
+    return run(x, kernel, gradient)
+
+
+@pytest.mark.parametrize(("sizes", "taps", "padding"), CASES)
+def test_formulations_agree(sizes, taps, padding):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *sizes, 3)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 3, 4)).astype(np.float32)
+    expected = loop(x, kernel, padding)
+    gradient = rng.normal(size=expected.shape).astype(np.float32)
+    reference = with_gradients(plain, x, kernel, padding, gradient)
+    np.testing.assert_allclose(reference[0], expected, rtol=1e-5, atol=2e-5)
+    for name, formulation in FORMULATIONS.items():
+        found = with_gradients(formulation, x, kernel, padding, gradient)
+        for ours, theirs in zip(found, reference, strict=True):
+            scale = np.abs(theirs).max()
+            np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 2, 4)])
+def test_without_padding_given_the_size_is_kept(kernel_size):
+    module = conv.Conv3D(features=2, kernel_size=kernel_size)
+    x = np.random.default_rng(0).normal(size=(1, 3, 4, 5, 2)).astype(np.float32)
+    out, variables = jax.jit(module.init_with_output)(jax.random.key(0), x)
+    kernel = np.asarray(variables["params"]["kernel"])
+    padding = [((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel_size]
+    assert out.shape == x.shape
+    np.testing.assert_allclose(out, loop(x, kernel, padding), atol=1e-5)
+
+
+def test_bias_is_added_and_parameters_stay_float32():
+    module = conv.Conv3D(2, (1, 1, 1), dtype=jax.numpy.bfloat16)
+    x = np.ones((1, 1, 2, 2, 3), np.float32)
+    variables = {"params": {"kernel": np.zeros((1, 1, 1, 3, 2)), "bias": np.array([1.0, -2.0])}}
+    out = module.apply(variables, x)
+    assert out.dtype == jax.numpy.bfloat16
+    np.testing.assert_array_equal(out[0, 0, 0, 0].astype(np.float32), [1, -2])
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    assert {leaf.dtype for leaf in shapes.values()} == {np.dtype(np.float32)}
+    unbiased = conv.Conv3D(2, (1, 1, 1), use_bias=False)
+    assert set(jax.eval_shape(unbiased.init, jax.random.key(0), x)["params"]) == {"kernel"}
