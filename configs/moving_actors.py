@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.augment.crop = 0.0
     config.augment.photometric = 0.0
 
-    # The backbone reads RGB and two grey frame differences (step_jax/models/tiny.py).
+    # The backbone reads RGB and two absolute frame differences (step_jax/models/tiny.py).
     config.model.backbone = "tiny"
     config.model.backbone_options = ConfigDict(
         {"stem_features": 32, "features": 64, "num_blocks": 1}
@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
             "global_features": (64, 96, 96),
             "global_kernels": ((1, 3, 3), (3, 2, 2), (5, 1, 1)),
             "local_features": (96, 64),
+            "time_bins": 3,
         }
     )
     config.model.pool_size = 4
@@ -48,6 +49,9 @@ def get_config() -> ConfigDict:
     # in the minutes there are.
     config.loss.localization_weight = 30.0
     config.loss.anticipation_weight = 10.0
+    # As many negatives as positives, and few of both: more clips a minute teach more.
+    config.loss.max_positives = 4
+    config.loss.negatives_per_positive = 1
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
@@ -56,6 +60,6 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 4
     config.train.steps = 2_000
     config.train.checkpoint_every_steps = 500
-    config.train.eval_every_steps = 500
+    config.train.eval_every_steps = 1_000
     config.eval.stride = 6
     return config.lock()
