@@ -189,7 +189,7 @@ def _max(x: Array) -> Array:
     The gradient of `jnp.max` compares the maximum with its argument, which XLA may compute twice
     and round differently: then nothing is equal and the gradient is 0 / 0.
     """
-    index = jax.lax.stop_gradient(x).argmax(axis=2, keepdims=True)
+    index = jnp.argmax(jax.lax.stop_gradient(x), axis=2, keepdims=True)
     place = jnp.arange(x.shape[2]).reshape(-1, *[1] * (x.ndim - 3))
     return jnp.where(place == index, x, 0).sum(axis=2)
 

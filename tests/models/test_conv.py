@@ -19,9 +19,7 @@ CASES = [
 
 def plain(x, kernel, padding):
     dimensions = ("NTHWC", "THWIO", "NTHWC")
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions
-    )
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions)
 
 
 def padded(formulation):

@@ -62,7 +62,7 @@ def test_features_have_the_declared_strides(backbone, clips):
 
 
 def test_frames_and_cells_are_read_where_they_are(backbone, clips):
-    """A change shows at its own frame, `GAP` frames away, and at the cells around it; no further."""
+    """A change shows at its own frame, `GAP` frames away, and in the cells around; no further."""
     changed = clips.copy()
     changed[1, 4, :8, :8] += 0.5
     difference = abs(np.asarray(backbone(changed) - backbone(clips))).max(axis=-1)
