@@ -1,9 +1,11 @@
-"""What every test file shares: four virtual CPU devices, and where the test data lies."""
+"""What every test file shares: four virtual CPU devices, where the test data lies, a tiny run."""
 
+import types
 from pathlib import Path
 
 import jax
 import pytest
+import tiny_run
 
 jax.config.update("jax_num_cpu_devices", 4)  # has an effect only before the first array is made
 
@@ -12,3 +14,31 @@ jax.config.update("jax_num_cpu_devices", 4)  # has an effect only before the fir
 def data_dir():
     """The folder of the small reference files, `tests/data`."""
     return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """The tiny data set, prepared: `.annotations`, a file, and `.records`, a folder."""
+    folder = tmp_path_factory.mktemp("squares")
+    annotations = tiny_run.write_dataset(folder)
+    tiny_run.prepare_records(annotations, folder / "records")
+    return types.SimpleNamespace(annotations=annotations, records=folder / "records")
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory):
+    """Where all processes of the tests keep compiled programs."""
+    return tmp_path_factory.mktemp("compilation_cache")
+
+
+@pytest.fixture(scope="session")
+def finished_run(squares, compilation_cache, tmp_path_factory):
+    """The folder of a run of `tiny_run.STEPS` steps that nothing interrupted, on one device."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    process = tiny_run.start(
+        "train.py", *tiny_run.flags(squares, workdir=workdir), cache=compilation_cache
+    )
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert f"trained {tiny_run.STEPS} steps" in output
+    return workdir
