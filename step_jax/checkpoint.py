@@ -183,10 +183,11 @@ class Checkpoints:
         except Exception as error:
             for partial in self._folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(partial, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            # The operating system's reason is the last part of what TensorStore says.
+            reason = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
             raise InputError(
-                f"{self._folder}: a checkpoint could not be written ({str(reason)[:200]}); make "
-                "room there and run the same command again: it continues from the checkpoint before"
+                f"{self._folder}: a checkpoint could not be written ({reason}); make room there "
+                "and run the same command again: it continues from the checkpoint before"
             ) from error
 
     def _restore(self, step: int, **items: Any) -> Any:

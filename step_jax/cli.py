@@ -18,7 +18,8 @@ INTERRUPTED = 130  # the shell's convention for SIGINT: 128 + 2
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits: 0 (or what `main` returns), 1 on bad input, 130 on Ctrl-C."""
     # Orbax and TFDS log what they also raise, with tracebacks, and remarks that no user can use.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         status = main() or 0
     except (InputError, OSError) as error:

@@ -1,0 +1,345 @@
+"""Checkpoints: exact, complete or absent, and errors that say what to do."""
+
+import errno
+import os
+import pathlib
+import resource
+import shutil
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from step_jax import evaluations, parallel
+from step_jax.checkpoint import Checkpoints
+from step_jax.errors import InputError
+from step_jax.train_state import TrainState
+
+DESCRIPTION = {"model": {"depth": 3}, "classes": ["walk", "run"], "proposals": 11}
+
+
+def make_state(step=0, *, width=4, extra=False, seed=0):
+    """All kinds of leaves: float32, bfloat16, integers, scalars, a second collection."""
+    keys = iter(jax.random.split(jax.random.key(seed + step), 4))
+    params = {
+        "backbone": {"kernel": jax.random.normal(next(keys), (3, width))},
+        "heads_0": {"half": jax.random.normal(next(keys), (5,), jnp.bfloat16)},
+    }
+    if extra:
+        params["heads_0"]["surplus"] = jnp.zeros(2)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+    opt_state = optimizer.init(params)
+    for _ in range(2):
+        _, opt_state = optimizer.update(params, opt_state, params)
+    return TrainState(
+        step=jnp.int32(step),
+        params=params,
+        model_state={"statistics": {"mean": jax.random.normal(next(keys), (2,))}},
+        opt_state=opt_state,
+    )
+
+
+@pytest.fixture
+def opened():
+    """Opens checkpoints and closes them in the end."""
+    stack = []
+
+    def open_checkpoints(workdir, **options):
+        stack.append(Checkpoints(workdir, **options))
+        return stack[-1]
+
+    yield open_checkpoints
+    for checkpoints in stack:
+        checkpoints.close()
+
+
+def save(checkpoints, *steps, **changes):
+    for step in steps:
+        checkpoints.save(make_state(step, **changes), DESCRIPTION)
+        checkpoints.wait()
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+# --- what comes back ------------------------------------------------------------------------------
+
+
+def test_a_fresh_process_gets_back_what_was_saved(opened, tmp_path):
+    save(opened(tmp_path), 7)
+    checkpoints = opened(tmp_path)  # knows only the disk
+    assert checkpoints.latest_step() == 7
+    assert_same(checkpoints.restore_state(7, like=make_state(0, seed=9)), make_state(7))
+    assert checkpoints.describe(7) == {"version": 1, **DESCRIPTION}
+
+
+def test_evaluation_restores_the_model_alone(opened, tmp_path):
+    save(opened(tmp_path), 3)
+    shutil.rmtree(tmp_path / "checkpoints" / "3" / "training")
+    checkpoints = opened(tmp_path, read_only=True)
+    shapes = jax.eval_shape(lambda: make_state().variables)
+    assert_same(checkpoints.restore_variables(3, shapes), make_state(3).variables)
+
+
+def test_restored_arrays_lie_where_steps_leave_them(opened, tmp_path):
+    """On all devices, though they were saved on one: else the step is compiled twice."""
+    save(opened(tmp_path), 1)
+    state = opened(tmp_path).restore_state(1, like=make_state())
+    assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {parallel.replicated()}
+
+
+def test_saved_on_four_devices_restored_on_one(opened, tmp_path, monkeypatch):
+    checkpoints = opened(tmp_path)
+    checkpoints.save(jax.device_put(make_state(1), parallel.replicated()), DESCRIPTION)
+    checkpoints.wait()
+    alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    monkeypatch.setattr(parallel, "replicated", lambda: alone)
+    state = opened(tmp_path).restore_state(1, like=make_state())
+    assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {alone}
+    assert_same(state, make_state(1))
+
+
+# --- which are kept and found ---------------------------------------------------------------------
+
+
+def evaluate(workdir, step, score, *, split="test"):
+    evaluations.write_metrics(evaluations.folder(workdir, split=split, step=step), {"score": score})
+
+
+def test_keeps_the_latest_and_the_best(opened, tmp_path):
+    checkpoints = opened(tmp_path, keep=2)
+    for step, score in [(1, 10.0), (2, 30.0), (3, 20.0), (4, None), (5, 25.0), (6, 1.0)]:
+        save(checkpoints, step)
+        evaluate(tmp_path, step, score)
+    assert checkpoints.steps() == [2, 5, 6]
+    assert checkpoints.find("latest") == 6
+    assert checkpoints.find("best") == 2
+    assert checkpoints.find("5") == 5
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "5", "6"]
+
+
+def test_a_better_one_replaces_the_best(opened, tmp_path):
+    checkpoints = opened(tmp_path, keep=1)
+    save(checkpoints, 1)
+    evaluate(tmp_path, 1, 10.0)
+    save(checkpoints, 2)
+    evaluate(tmp_path, 2, 20.0)
+    save(checkpoints, 3)
+    assert checkpoints.steps() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("4", "'4': expected 'latest', 'best' or one of the steps \\[1, 2\\]"),
+        ("last", "'last': expected 'latest', 'best' or one of"),
+        ("-1", "'-1': expected"),
+        ("best", "no checkpoint of \\[1, 2\\] was evaluated.*run evaluate.py first"),
+    ],
+)
+def test_asking_for_one_that_is_not_there(opened, tmp_path, which, message):
+    checkpoints = opened(tmp_path)
+    save(checkpoints, 1, 2)
+    with pytest.raises(InputError, match=message):
+        checkpoints.find(which)
+
+
+def test_a_folder_without_checkpoints(opened, tmp_path):
+    with pytest.raises(InputError, match="give the --workdir of a training run"):
+        opened(tmp_path / "typo", read_only=True)
+    assert not (tmp_path / "typo").exists()
+    checkpoints = opened(tmp_path)
+    assert checkpoints.latest_step() is None
+    with pytest.raises(InputError, match="no complete checkpoint there yet"):
+        checkpoints.find("latest")
+
+
+def test_another_process_sees_new_ones(opened, tmp_path):
+    writer = opened(tmp_path, keep=1)
+    save(writer, 1)
+    reader = opened(tmp_path, read_only=True)
+    assert reader.steps() == [1]
+    save(writer, 2)
+    assert reader.steps() == [2]
+    assert reader.describe(2) == {"version": 1, **DESCRIPTION}
+
+
+def test_reading_changes_nothing(opened, tmp_path):
+    save(opened(tmp_path, keep=3), 1, 2)
+    partial = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    partial.mkdir()
+    assert opened(tmp_path, read_only=True, keep=1).steps() == [1, 2]
+    assert partial.exists()  # another process may be writing it
+    save(opened(tmp_path, keep=1), 4)
+    assert os.listdir(tmp_path / "checkpoints") == ["4"]
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+
+def test_another_architecture_lists_both_sets_of_keys(opened, tmp_path):
+    save(opened(tmp_path), 2, extra=True)
+    other = make_state(width=6)
+    other.params["heads_1"] = {"kernel": jnp.zeros(3)}
+    checkpoints = opened(tmp_path)
+    with pytest.raises(InputError) as error:
+        checkpoints.restore_state(2, like=other)
+    text = str(error.value)
+    assert str(tmp_path / "checkpoints" / "2") in text
+    assert "missing params/heads_1/kernel" in text
+    assert "surplus params/heads_0/surplus" in text
+    assert "params/backbone/kernel ((3, 4), 'float32') instead of ((3, 6), 'float32')" in text
+    assert "use the configuration that it was trained with" in text
+    with pytest.raises(InputError, match="missing params/heads_1/kernel"):
+        checkpoints.restore_variables(2, like=other.variables)
+
+
+def test_another_dtype_is_not_cast(opened, tmp_path):
+    save(opened(tmp_path), 2)
+    other = make_state()
+    other.params["heads_0"]["half"] = jnp.zeros(5, jnp.float32)
+    with pytest.raises(InputError, match=r"half .*'bfloat16'.* instead of .*'float32'"):
+        opened(tmp_path).restore_variables(2, like=other.variables)
+
+
+def test_another_optimizer(opened, tmp_path):
+    save(opened(tmp_path), 2)
+    state = make_state()
+    other = state.replace(opt_state=optax.sgd(0.1, momentum=0.9).init(state.params))
+    with pytest.raises(InputError, match=r"training: another architecture .*missing opt_state"):
+        opened(tmp_path).restore_state(2, like=other)
+
+
+def test_a_long_list_of_keys_is_cut():
+    from step_jax import checkpoint
+
+    keys = {f"layer_{index:02}": ((1,), "float32") for index in range(20)}
+    text = checkpoint._difference({}, keys)
+    assert "layer_07 and 12 more" in text
+
+
+def damage(folder, how):
+    if how == "metadata":
+        (folder / "model" / "_METADATA").write_text("{")
+    elif how == "arrays":
+        for path in (folder / "model" / "ocdbt.process_0").rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        for path in (folder / "model" / "d").rglob("*"):
+            path.write_bytes(b"")
+    elif how == "description":
+        (folder / "description" / "metadata").write_text('{"version": ')
+    else:
+        shutil.rmtree(folder / "model")
+
+
+def read_all(checkpoints, step):
+    checkpoints.describe(step)
+    checkpoints.restore_variables(step, make_state().variables)
+
+
+@pytest.mark.parametrize("how", ["metadata", "arrays", "missing", "description"])
+def test_a_damaged_checkpoint(opened, tmp_path, how):
+    save(opened(tmp_path), 4)
+    damage(tmp_path / "checkpoints" / "4", how)
+    checkpoints = opened(tmp_path, read_only=True)
+    with pytest.raises(InputError) as error:
+        read_all(checkpoints, 4)
+    text = str(error.value)
+    assert f"{tmp_path / 'checkpoints' / '4'} is damaged" in text
+    assert "delete that folder to go on from the checkpoint before it" in text
+
+
+def test_another_version(opened, tmp_path):
+    save(opened(tmp_path), 4)
+    path = tmp_path / "checkpoints" / "4" / "description" / "metadata"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(InputError, match="checkpoints/4: format version 2, this code reads 1"):
+        opened(tmp_path).describe(4)
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def test_a_step_is_saved_once(opened, tmp_path):
+    checkpoints = opened(tmp_path)
+    save(checkpoints, 3)
+    with pytest.raises(InputError, match="checkpoints/3 could not be written: one of that or of a"):
+        checkpoints.save(make_state(3), DESCRIPTION)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_saved(opened, tmp_path, bad):
+    checkpoints = opened(tmp_path)
+    save(checkpoints, 1)
+    state = make_state(2)
+    state.params["heads_0"]["half"] = state.params["heads_0"]["half"].at[1].set(bad)
+    with pytest.raises(InputError, match="step 2: params/heads_0/half is not finite"):
+        checkpoints.save(state, DESCRIPTION)
+    assert checkpoints.steps() == [1]
+
+
+def small_files_only():
+    """As on a full disk: every write beyond 1000 bytes of a file fails."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def no_space(*arguments, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("how", ["file size", "no space"])
+def test_a_full_disk(opened, tmp_path, monkeypatch, how):
+    """Orbax writes from threads of its own: what they meet arrives as one error."""
+    checkpoints = opened(tmp_path)
+    save(checkpoints, 1)
+    if how == "no space":
+        monkeypatch.setattr("os.rename", no_space)
+        monkeypatch.setattr("os.replace", no_space)
+        monkeypatch.setattr(pathlib.Path, "mkdir", no_space)
+        undo = monkeypatch.undo
+    else:
+        undo = small_files_only()
+    try:
+        with pytest.raises(InputError) as error:
+            save(checkpoints, 2, width=10_000)
+    finally:
+        undo()
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path / 'checkpoints'}: a checkpoint could not be written (")
+    assert ("No space left" if how == "no space" else "File too large") in text
+    assert "make room there and run the same command again" in text
+    assert os.listdir(tmp_path / "checkpoints") == ["1"]
+    assert_same(opened(tmp_path).restore_state(1, like=make_state()), make_state(1))
+
+
+def test_an_old_one_is_never_half_deleted(opened, tmp_path, monkeypatch):
+    """A reader meets it whole or not at all: it is renamed before it is emptied."""
+    checkpoints = opened(tmp_path, keep=1)
+    seen = []
+    remove = shutil.rmtree
+
+    def rmtree(path, **options):
+        seen.append(pathlib.Path(path).relative_to(tmp_path / "checkpoints").parts[0])
+        remove(path, **options)
+
+    monkeypatch.setattr("step_jax.checkpoint.shutil", types.SimpleNamespace(rmtree=rmtree))
+    save(checkpoints, 1, 2)
+    assert checkpoints.steps() == [2]
+    assert set(seen) == {"deleted"}
+
+
+def test_what_a_kill_left_of_a_deletion_is_removed(opened, tmp_path):
+    save(opened(tmp_path), 2)
+    (tmp_path / "checkpoints" / "deleted" / "1" / "model").mkdir(parents=True)
+    assert opened(tmp_path).steps() == [2]
+    assert os.listdir(tmp_path / "checkpoints") == ["2"]
