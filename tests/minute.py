@@ -86,3 +86,20 @@ def quick_compilation() -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Yields a list that grows by an entry for each program compiled meanwhile."""
+    compiled: list[str] = []
+
+    def on_event(name: str, seconds: float, **details: Any) -> None:
+        del seconds, details
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(on_event)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(on_event)

@@ -1,0 +1,100 @@
+"""Learning rates at the steps where they change; what the optimizer decays and clips."""
+
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from step_jax.errors import InputError
+from step_jax.optimizer import make_optimizer, make_schedule
+
+PARAMS = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np.float32)}
+
+
+def rates(steps, **options):
+    schedule = make_schedule(learning_rate=0.8, total_steps=100, **options)
+    return [float(schedule(step)) for step in steps]
+
+
+def test_constant():
+    assert rates([0, 99], kind="constant") == pytest.approx([0.8, 0.8])
+
+
+def test_warmup_is_linear_from_zero():
+    for kind in ("constant", "cosine", "step_decay"):
+        found = rates([0, 1, 5, 10], kind=kind, warmup_steps=10, decay_steps=(60,))
+        assert found == pytest.approx([0, 0.08, 0.4, 0.8])
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_cosine_ends_at_zero(warmup):
+    middle = (warmup + 100) // 2
+    found = rates([warmup, middle, 99, 100], kind="cosine", warmup_steps=warmup)
+    last = 0.4 * (1 + math.cos(math.pi * (99 - warmup) / (100 - warmup)))
+    assert found == pytest.approx([0.8, 0.4, last, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_step_decay_counts_steps_of_the_training(warmup):
+    options = {"kind": "step_decay", "decay_steps": (57, 86), "warmup_steps": warmup}
+    found = rates([56, 57, 85, 86, 99], decay_factor=0.1, **options)
+    assert found == pytest.approx([0.8, 0.08, 0.08, 0.008, 0.008])
+
+
+def test_decays_at_the_same_step_multiply():
+    """The shares of Section 4.1 coincide in a very short training, or before the warm-up ends."""
+    found = rates([0, 1], kind="step_decay", decay_steps=(1, 1), decay_factor=0.5)
+    assert found == pytest.approx([0.8, 0.2])
+    found = rates([5], kind="step_decay", decay_steps=(2, 4), warmup_steps=5, decay_factor=0.5)
+    assert found == pytest.approx([0.2])
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(InputError, match=r"optimizer.schedule 'linear': expected one of constant"):
+        rates([0], kind="linear")
+
+
+def updated(optimizer, gradients, *, times=1):
+    params, state = PARAMS, optimizer.init(PARAMS)
+    for _ in range(times):
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_it_is_adam():
+    """Against the formula of the paper that introduced it, three updates with other gradients."""
+    optimizer = make_optimizer(optax.constant_schedule(0.1))
+    rng = np.random.default_rng(0)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    theta, m, v = 2.0, 0.0, 0.0
+    for t in (1, 2, 3):
+        gradients = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), PARAMS)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        g = gradients["bias"][0]
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        theta -= 0.1 * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    assert params["bias"][0] == pytest.approx(theta, rel=1e-5)
+
+
+def test_only_matrices_are_decayed():
+    """Decoupled: without a gradient a matrix shrinks by rate times decay."""
+    optimizer = make_optimizer(optax.constant_schedule(0.1), weight_decay=0.5)
+    params = updated(optimizer, jax.tree.map(np.zeros_like, PARAMS))
+    np.testing.assert_allclose(params["kernel"], 2 * (1 - 0.05), rtol=1e-6)
+    np.testing.assert_array_equal(params["bias"], PARAMS["bias"])
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+    """Adam forgets a common scale, so what is clipped shows in the state it keeps."""
+    gradients = {"kernel": np.full((2, 3), np.float32(3)), "bias": np.full(3, np.float32(4))}
+    norm = math.sqrt(6 * 9 + 3 * 16)
+    for limit, scale in ((0.0, 1), (1.0, 1 / norm), (2 * norm, 1)):
+        optimizer = make_optimizer(optax.constant_schedule(0.1), max_gradient_norm=limit)
+        _, state = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
+        first_moment = optax.tree.get(state, "mu")
+        np.testing.assert_allclose(first_moment["bias"], 0.1 * 4 * scale, rtol=1e-5)
+        np.testing.assert_allclose(first_moment["kernel"], 0.1 * 3 * scale, rtol=1e-5)
