@@ -54,8 +54,8 @@ def _flag_error(error: Exception, arguments: Sequence[str]) -> str:
 
     ml_collections names the last part of a key alone, and suggests the nearest one.
     """
-    text = str(error.args[0] if error.args else error).replace("\\", "").strip("'")
-    unknown = re.match(r"'?(\w+)' (Did you mean.*)", text)
+    text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\\", "")
+    unknown = re.search(r"'(\w+)'\s+(Did you mean.*?)'?$", text)
     if not unknown:
         return f"command line: {text}"
     key, suggestion = unknown.groups()

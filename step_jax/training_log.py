@@ -110,7 +110,7 @@ class TrainingLog:
 
     def _report(self) -> None:
         now = time.monotonic()
-        seconds, self._last = now - self._last, now
+        seconds, self._last = max(now - self._last, 1e-9), now
         steps, self._count = self._count, 0
         line = {"step": self._step}
         line |= {name: float(total / max(count, 1e-9)) for name, (total, count) in

@@ -1,0 +1,64 @@
+"""Results of evaluations in a run's folder, and which checkpoint is the best."""
+
+import pytest
+
+from step_jax import evaluations
+from step_jax.errors import InputError
+from step_jax.files import write_json
+
+
+def write(workdir, step, score, *, split="test"):
+    folder = evaluations.folder(workdir, split=split, step=step)
+    return evaluations.write_metrics(folder, {"score": score, "note": "x"})
+
+
+def test_what_is_written_is_found(tmp_path):
+    path = write(tmp_path, 500, 12.5)
+    assert path == tmp_path / "eval" / "test" / "500" / "metrics.json"
+    write(tmp_path, 1000, 13.0, split="train")
+    (tmp_path / "eval" / "test" / "700").mkdir()  # evaluated right now
+    (tmp_path / "eval" / "test" / "plots").mkdir()
+    (tmp_path / "eval" / "test" / "plots" / "metrics.json").write_text("someone else's")
+    assert evaluations.read_metrics(tmp_path) == {
+        ("test", 500): {"score": 12.5, "note": "x"},
+        ("train", 1000): {"score": 13.0, "note": "x"},
+    }
+
+
+def test_nothing_was_evaluated(tmp_path):
+    assert evaluations.read_metrics(tmp_path / "missing") == {}
+    assert evaluations.best_step(tmp_path, among=[1, 2]) is None
+
+
+def test_damaged_metrics(tmp_path):
+    path = write(tmp_path, 5, 1.0)
+    path.write_text('{"score": ')
+    with pytest.raises(
+        InputError, match=r"5/metrics.json: not JSON .*delete it and evaluate again"
+    ):
+        evaluations.read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scores", "among", "best"),
+    [
+        ({1: 5.0, 2: 9.0, 3: 7.0}, [1, 2, 3], 2),
+        ({1: 5.0, 2: 9.0, 3: 7.0}, [1, 3], 3),
+        ({1: 5.0, 2: 5.0}, [1, 2], 2),
+        ({1: None, 2: 0.0}, [1, 2], 2),
+        ({1: None}, [1], None),
+        ({1: 5.0}, [], None),
+    ],
+)
+def test_best(tmp_path, scores, among, best):
+    for step, score in scores.items():
+        write(tmp_path, step, score)
+    assert evaluations.best_step(tmp_path, among=among) == best
+
+
+def test_a_look_at_the_training_split_does_not_decide(tmp_path):
+    write_json(tmp_path / "config.json", {"data": {"eval_split": "test"}})
+    for step, test, train in [(1, 40.0, 80.0), (2, 30.0, 95.0)]:
+        write(tmp_path, step, test)
+        write(tmp_path, step, train, split="train")
+    assert evaluations.best_step(tmp_path, among=[1, 2]) == 1
