@@ -42,3 +42,28 @@ def finished_run(squares, compilation_cache, tmp_path_factory):
     assert process.returncode == 0, errors
     assert f"trained {tiny_run.STEPS} steps" in output
     return workdir
+
+
+@pytest.fixture
+def run_program(monkeypatch, capfd):
+    """`run_program("train", *arguments)`, in this process: (status, output, lines of errors)."""
+
+    def run(name, *arguments):
+        capfd.readouterr()
+        monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            tiny_run.run(name)
+        printed = capfd.readouterr()
+        return exit_.value.code, printed.out, printed.err.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """As if there were no other, for the time of a test."""
+    first = jax.devices()[:1]
+    for name in ("device_count", "local_device_count"):
+        monkeypatch.setattr(jax, name, lambda: 1)
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, lambda: first)

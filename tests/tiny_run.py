@@ -5,6 +5,7 @@ Two squares move over noise: "left" goes left and "right" goes right.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import subprocess
@@ -13,10 +14,12 @@ import sys
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import flags as absl_flags
 
 from configs import moving_actors
 from step_jax.annotations import Annotations, Tube, Video, read_native
 from step_jax.annotations.native import write_native
+from step_jax.cli import run_command, run_with_flags
 from step_jax.video import VideoWriter
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -24,6 +27,16 @@ CONFIG = ROOT / "configs" / "moving_actors.py"
 SIDE = 48  # of the videos
 CLASSES = ("left", "right")
 VIDEOS = {"a": ("train", 14), "b": ("train", 12), "c": ("test", 9), "d": ("test", 5)}
+PROGRAMS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "detect": "detect",
+    "prepare": "input_pipeline.prepare",
+    "validate": "input_pipeline.validate",
+}
+OWN_FLAGS = (
+    "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds",
+)  # fmt: skip
 CLIP_FRAMES = 2
 STEPS = 12
 
@@ -81,7 +94,7 @@ def write_dataset(folder: pathlib.Path) -> pathlib.Path:
 
 
 def prepare_records(annotations: pathlib.Path, output: pathlib.Path):
-    """Their clip records, for windows of `CLIP_FRAMES` target and `INPUT_FRAMES` input frames."""
+    """Their clip records, for windows of `CLIP_FRAMES` target and 6 input frames."""
     from input_pipeline.accelerators import hide_accelerators
     from input_pipeline.prepare import RecordOptions, prepare
 
@@ -112,6 +125,18 @@ def flags(dataset, *, workdir, **changes) -> list[str]:
         f"--workdir={workdir}",
         *(f"--config.{key}={value}" for key, value in values.items()),
     ]
+
+
+def run(name: str):
+    """A command as from its command line, `sys.argv`, but in this process; raises SystemExit."""
+    module = importlib.import_module(PROGRAMS[name])
+    if not hasattr(module, "define_flags"):
+        run_command(module.main)
+    ours = {"config", "workdir", *OWN_FLAGS}
+    for flag in [flag for flag in absl_flags.FLAGS if flag.partition(".")[0] in ours]:
+        delattr(absl_flags.FLAGS, flag)
+    module.define_flags()
+    run_with_flags(module.main)
 
 
 def start(program: str, *arguments: object, cache: pathlib.Path, devices: int = 1):
