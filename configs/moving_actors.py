@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.image_size = 96
     config.data.max_tubes = 4
     config.data.fps = 25.0
-    config.data.background = "keep"
+    config.data.background = "skip"
     config.augment.flip_swaps = (("circle_cw", "circle_ccw"),)
     config.augment.crop = 0.0
     config.augment.photometric = 0.0
@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
             "global_kernels": ((1, 3, 3), (3, 2, 2), (5, 1, 1)),
             "local_features": (96, 64),
             "time_bins": 3,
+            "tube_path": True,
         }
     )
     config.model.pool_size = 4
@@ -58,8 +59,8 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 50
 
     config.train.batch_size = 4
-    config.train.steps = 2_000
-    config.train.checkpoint_every_steps = 500
-    config.train.eval_every_steps = 1_000
+    config.train.steps = 2_200
+    config.train.checkpoint_every_steps = 550
+    config.train.eval_every_steps = 1_100
     config.eval.stride = 6
     return config.lock()

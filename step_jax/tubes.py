@@ -85,3 +85,18 @@ def repeat_mean(tubes, *, num_frames):
     xp = namespace(tubes)
     mean = xp.mean(tubes, axis=-2, keepdims=True)
     return xp.broadcast_to(mean, (*tubes.shape[:-2], num_frames, 4))
+
+
+def path(tubes):
+    """How tubes move, whatever their place and size: `[..., L, 4]` -> `[..., L, 4]`.
+
+    Offsets of the centre from the tube's mean centre, in mean widths and heights, and the logarithms
+    of the sides relative to the mean sides. Zero for a cuboid.
+    """
+    xp = namespace(tubes)
+    centres = (tubes[..., :2] + tubes[..., 2:]) / 2
+    # At least a pixel, so that an inverted box gives a finite path.
+    sides = xp.maximum(tubes[..., 2:] - tubes[..., :2], xp.ones_like(centres))
+    mean_sides = sides.mean(axis=-2, keepdims=True)
+    offsets = (centres - centres.mean(axis=-2, keepdims=True)) / mean_sides
+    return xp.concatenate([offsets, xp.log(sides / mean_sides)], axis=-1)

@@ -85,3 +85,20 @@ def test_mean_makes_a_cuboid(xp):
 def test_unknown_method_names_the_known_ones():
     with pytest.raises(InputError, match="'linear' is none of extrapolate, recursive"):
         extend(straight_tube(3), "linear", 3)
+
+
+def test_path_tells_motion_whatever_the_place_and_size():
+    rng = np.random.default_rng(3)
+    centres = rng.uniform(20, 80, (5, 2))
+    sides = rng.uniform(5, 30, (5, 2))
+    tube = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+    found = tubes.path(tube[None])[0]
+    for frame in range(5):
+        for axis in range(2):
+            offset = (centres[frame, axis] - centres[:, axis].mean()) / sides[:, axis].mean()
+            np.testing.assert_allclose(found[frame, axis], offset)
+            log_side = np.log(sides[frame, axis] / sides[:, axis].mean())
+            np.testing.assert_allclose(found[frame, 2 + axis], log_side)
+    np.testing.assert_allclose(tubes.path(3 * tube[None] + 7)[0], found)
+    assert not tubes.path(np.broadcast_to(tube[0], (6, 4))).any()
+    assert np.isfinite(tubes.path(tube[:, [2, 3, 0, 1]])).all()

@@ -15,6 +15,9 @@ from step_jax.models.conv import Conv3D
 Array = jax.Array
 
 
+_PATH_GAIN = 4.0  # paths are a few tenths of an actor's sides
+
+
 class HeadOutput(NamedTuple):
     """What a head says of N tubes of L frames, R box classes (C, or 1 if class-agnostic).
 
@@ -63,6 +66,8 @@ class TwoBranchHead(nn.Module):
       global_kernels: (T, H, W) taps of each; rows and columns shrink by taps - 1, time does not.
       local_features: channels of the local branch's two layers.
       time_bins: parts of the tube whose features are max-pooled over time, each for itself.
+      tube_path: gives the global branch also how the tube moves (our choice, not the paper's): RoI
+        features of a tube that follows its actor show the actor standing still.
       time_centred: gives the classifier also what changes over time (feature - its mean over L).
       dropout: rate before the classifier.
       dtype: of the computation; outputs are float32.
@@ -76,19 +81,26 @@ class TwoBranchHead(nn.Module):
     global_kernels: tuple[tuple[int, int, int], ...] = ((1, 3, 3), (3, 3, 3), (5, 1, 1))
     local_features: tuple[int, int] = (128, 128)
     time_bins: int = 1
+    tube_path: bool = False
     time_centred: bool = True
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(
-        self, rois: Array, context: Array | None, *, dropout_keys: Array | None = None
+        self,
+        rois: Array,
+        context: Array | None,
+        path: Array | None = None,
+        *,
+        dropout_keys: Array | None = None,
     ) -> HeadOutput:
         """Classifies and regresses the tubes whose features are given.
 
         Args:
           rois: `[B, N, L, P, P, C]`, RoI features of each frame of each tube.
           context: `[B, L, P, P, C]`, scene context, or None.
+          path: `[B, N, L, 4]`, how each tube moves (`tubes.path`); used if `tube_path`.
           dropout_keys: one key per example, or None for no dropout.
 
         Raises:
@@ -96,7 +108,7 @@ class TwoBranchHead(nn.Module):
             nothing of P x P.
         """
         self._check_kernels(rois.shape[3])
-        moving = self._spatio_temporal(rois, context)
+        moving = self._spatio_temporal(rois, context, path)
         summary = max_over_time(moving, bins=self.time_bins)
         if self.time_centred:
             centred = moving - moving.mean(axis=2, keepdims=True)
@@ -121,7 +133,7 @@ class TwoBranchHead(nn.Module):
                 f"columns away; expected at least {shrinks + 1}, or smaller kernels"
             )
 
-    def _spatio_temporal(self, rois: Array, context: Array | None) -> Array:
+    def _spatio_temporal(self, rois: Array, context: Array | None, path: Array | None) -> Array:
         """The global branch before its pooling: `[B, N, L, P', P', G]`."""
         batch, number = rois.shape[:2]
         x = rois
@@ -137,6 +149,9 @@ class TwoBranchHead(nn.Module):
                 # all tubes of the clip, so it is computed once.
                 conv = Conv3D(width, kernel, padding, False, self.dtype, name="global_context")
                 x = x + conv(context)[:, None]
+            if index == 0 and self.tube_path:
+                moves = self._dense(width, "global_path")(_PATH_GAIN * path)
+                x = x + moves[:, :, :, None, None]
             x = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"global_norm_{index}")(x))
         return x
 

@@ -157,7 +157,8 @@ class StepDetector(nn.Module):
             stride=self.backbone.spatial_stride,
         )
         context = None if features.context is None else features.context[:, window]
-        out = self.heads[step](rois.swapaxes(1, 2), context, dropout_keys=dropout_keys)
+        path = tube_ops.path(tubes)
+        out = self.heads[step](rois.swapaxes(1, 2), context, path, dropout_keys=dropout_keys)
         return StepOutput(tubes, out)
 
     def class_scores(self, output: StepOutput) -> Array:
