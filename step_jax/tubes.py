@@ -90,8 +90,8 @@ def repeat_mean(tubes, *, num_frames):
 def path(tubes):
     """How tubes move, whatever their place and size: `[..., L, 4]` -> `[..., L, 4]`.
 
-    Offsets of the centre from the tube's mean centre, in mean widths and heights, and the logarithms
-    of the sides relative to the mean sides. Zero for a cuboid.
+    Offsets of the centre from the tube's mean centre, in mean widths and heights, and the
+    logarithms of the sides relative to the mean sides. Zero for a cuboid.
     """
     xp = namespace(tubes)
     centres = (tubes[..., :2] + tubes[..., 2:]) / 2
