@@ -132,7 +132,7 @@ def total_loss(
     """
     variables = {"params": params, **model_state}
     clips = normalise_clips(batch["clips"])
-    targets = _targets(batch, temporal_stride=detector.backbone.temporal_stride)
+    targets = targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
     features = detector.apply(variables, clips, method="features")
     candidates = infer_candidates(
         detector, jax.lax.stop_gradient(variables), jax.lax.stop_gradient(features), proposals,
@@ -163,7 +163,7 @@ def _weights(options: LossOptions) -> dict[str, float]:
     }
 
 
-def _targets(batch: PyTree, *, temporal_stride: int) -> Targets:
+def targets_of(batch: PyTree, *, temporal_stride: int) -> Targets:
     """Ground truth at the middle input frame of each feature frame."""
     middle = slice(temporal_stride // 2, None, temporal_stride)
     return Targets(

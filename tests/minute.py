@@ -66,6 +66,19 @@ def random_variables(detector: StepDetector, *, seed: int = 0) -> Any:
     )
 
 
+def initial_variables(detector: StepDetector, *, seed: int = 0) -> Any:
+    """Variables to train from, much like the modules' own, without compiling."""
+    rng = np.random.default_rng(seed)
+
+    def initial(path: Any, leaf: Any) -> np.ndarray:
+        if path[-1].key != "kernel":
+            return np.full(leaf.shape, path[-1].key == "scale", np.float32)
+        scale = 0.01 if path[-2].key.startswith("box") else np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        return rng.normal(scale=scale, size=leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(initial, variable_shapes(detector))
+
+
 def random_clips(detector: StepDetector, *, batch_size: int, seed: int = 0) -> np.ndarray:
     frames = detector.plan.longest * detector.backbone.temporal_stride
     rng = np.random.default_rng(seed)

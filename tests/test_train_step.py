@@ -1,0 +1,404 @@
+"""The training step: its loss against loops, where gradients flow, and any number of devices."""
+
+import dataclasses
+import math
+
+import jax
+import minute
+import numpy as np
+import optax
+import pytest
+
+from step_jax import parallel
+from step_jax.errors import InputError
+from step_jax.train_state import create_train_state
+from step_jax.train_step import (
+    LossOptions,
+    make_train_step,
+    normalise_clips,
+    targets_of,
+    total_loss,
+)
+
+B, M = 4, len(minute.initial_tubes())
+# Every proposal is sampled, so that nothing is left to chance.
+EVERYTHING = LossOptions(
+    thresholds=(0.1, 0.2, 0.3),
+    localization_weight=3.0,
+    anticipation_weight=2.0,
+    max_positives=M,
+    negatives_per_positive=M,
+    background_negatives=M,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    with minute.quick_compilation():
+        yield
+
+
+def make_batch(detector, *, tubes=3, multi_label=False, seed=0):
+    """Moving tubes that come and go; the second clip has one, the last is background."""
+    rng = np.random.default_rng(seed)
+    frames = detector.plan.longest
+    start = minute.random_boxes(rng, B, tubes, 1)
+    motion = np.tile(rng.uniform(-0.7, 0.7, (B, tubes, 1, 2)), 2) * np.arange(frames)[:, None]
+    tube_mask = np.ones((B, tubes), bool)
+    tube_mask[1, 1:] = tube_mask[3] = False
+    box_mask = rng.uniform(size=(B, tubes, frames)) < 0.7
+    box_mask[:, :, frames // 2] = True
+    box_mask &= tube_mask[..., None]
+    labels = np.eye(minute.CLASSES)[rng.integers(0, minute.CLASSES, (B, tubes))]
+    if multi_label:
+        labels = np.maximum(labels, rng.uniform(size=labels.shape) < 0.3)
+    return {
+        "clips": minute.random_clips(detector, batch_size=B, seed=seed),
+        "boxes": np.where(box_mask[..., None], start + motion, 0).astype(np.float32),
+        "box_mask": box_mask,
+        "labels": (labels * tube_mask[..., None]).astype(np.float32),
+        "tube_mask": tube_mask,
+    }
+
+
+def on_devices(number, tree):
+    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
+
+
+# The loss against loops over single boxes.
+
+
+def iou(a, b):
+    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def encoded(box, reference):
+    w, h = reference[2] - reference[0] + 1, reference[3] - reference[1] + 1
+    gw, gh = box[2] - box[0] + 1, box[3] - box[1] + 1
+    x = (box[0] + gw / 2 - reference[0] - w / 2) / w
+    y = (box[1] + gh / 2 - reference[1] - h / 2) / h
+    return [x, y, math.log(gw / w), math.log(gh / h)]
+
+
+def smooth_l1(x):
+    return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
+
+
+def overlap(fed, boxes, mask):
+    """Mean IoU over the frames of the target clip that have a box."""
+    inner = [frames[len(frames) // 2 - 1 : len(frames) // 2 + 1] for frames in (fed, boxes, mask)]
+    values = [iou(a, b) for a, b, exists in zip(*inner, strict=True) if exists]
+    return sum(values) / len(values) if values else 0.0
+
+
+def assigned(overlaps, threshold):
+    """{proposal: tube} of the positives, and the negatives; `overlaps` is `[tubes][proposals]`."""
+    claimed = set()
+    for tube in sorted(overlaps, key=max, reverse=True):
+        free = [m for m in range(M) if m not in claimed and tube[m] > 0]
+        if free:
+            claimed.add(max(free, key=lambda m: tube[m]))
+    columns = [[tube[m] for tube in overlaps] for m in range(M)]
+    positives = {
+        m: column.index(max(column))
+        for m, column in enumerate(columns)
+        if column and (m in claimed or max(column) > threshold)
+    }
+    if overlaps and not positives:
+        return {}, []
+    return positives, [m for m in range(M) if m not in positives]
+
+
+class Mean:
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def add(self, value):
+        self.total, self.count = self.total + value, self.count + 1
+
+    def value(self):
+        return self.total / max(self.count, 1)
+
+
+def classify(detector, loss, logits, label):
+    """`label` is None for a negative."""
+    if detector.classification == "softmax":
+        index = 0 if label is None else list(label).index(1) + 1
+        loss.add(-math.log(math.exp(logits[index]) / sum(math.exp(v) for v in logits)))
+        return
+    for k, logit in enumerate(logits):
+        p = 1 / (1 + math.exp(-logit))
+        loss.add(-math.log(p if label is not None and label[k] else 1 - p))
+
+
+def localize(loss, deltas, references, boxes, mask, label):
+    index = list(label).index(1) if deltas.shape[1] > 1 else 0
+    for delta, reference, box, exists in zip(deltas, references, boxes, mask, strict=True):
+        if exists:
+            for ours, wanted in zip(delta[index], encoded(box, reference), strict=True):
+                loss.add(smooth_l1(ours - wanted))
+
+
+def slow_terms(detector, batch, outputs, step):
+    """{term: Mean} of one step, from what the detector says of all proposals."""
+    terms = {"classification": Mean(), "localization": Mean(), "anticipation": Mean()}
+    k, window = minute.CHUNK, detector.plan.window(step)
+    fed, head = outputs[step]
+    for b in range(B):
+        real = np.flatnonzero(batch["tube_mask"][b])
+        truth = [(batch["boxes"][b, g], batch["box_mask"][b, g]) for g in real]
+        overlaps = [[overlap(fed[b, m], *tube) for m in range(M)] for tube in truth]
+        positives, negatives = assigned(overlaps, EVERYTHING.thresholds[step])
+        for m in negatives:
+            classify(detector, terms["classification"], head.logits[b, m], None)
+        for m, tube in positives.items():
+            boxes, mask = truth[tube]
+            label = batch["labels"][b, real[tube]]
+            classify(detector, terms["classification"], head.logits[b, m], label)
+
+            def add(name, deltas, references, frames, tube=(boxes, mask, label)):
+                boxes, mask, label = tube
+                localize(terms[name], deltas, references, boxes[frames], mask[frames], label)
+
+            add("localization", head.deltas[b, m], fed[b, m], window)
+            if head.first is not None:
+                before = slice(window.start - k, window.start)
+                after = slice(window.stop, window.stop + k)
+                add("anticipation", head.first[b, m], fed[b, m][:k], before)
+                add("anticipation", head.last[b, m], fed[b, m][-k:], after)
+    return terms
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"extension_plan": (False, True, True)},
+        {
+            "extension_plan": (False, False, True),
+            "classification": "sigmoid",
+            "regression": "agnostic",
+            "scene_context": False,
+        },
+    ],
+    ids=["softmax", "sigmoid"],
+)
+def test_the_loss_is_the_loops(changes):
+    detector = minute.detector(**changes)
+    batch = make_batch(detector, multi_label=detector.classification == "sigmoid")
+    variables = minute.random_variables(detector)
+    proposals = minute.initial_tubes()
+
+    @jax.jit
+    def infer(variables, clips):
+        return detector.apply(variables, normalise_clips(clips), proposals)
+
+    outputs = jax.tree.map(np.asarray, infer(variables, batch["clips"]))
+
+    def loss(params, batch, key):
+        return total_loss(params, {}, detector, proposals, batch, key, options=EVERYTHING)
+
+    total, metrics = parallel.data_parallel(loss)(
+        variables["params"], on_devices(1, batch), jax.random.key(0)
+    )
+    expected = 0.0
+    weights = {"classification": 1.0, "localization": 3.0, "anticipation": 2.0}
+    for step in range(3):
+        for name, term in slow_terms(detector, batch, outputs, step).items():
+            key = f"{name}_{step + 1}"
+            assert (key in metrics) == (name != "anticipation" or detector.plan.grows_after(step))
+            if key in metrics:
+                assert term.count > 0, key
+                assert metrics[key][1] == term.count, key
+                assert metrics[key][0] == pytest.approx(term.total, rel=1e-4), key
+                expected += weights[name] * term.value()
+    assert total == pytest.approx(expected, rel=1e-4)
+    assert metrics["loss"] == pytest.approx((expected, 1), rel=1e-4)
+
+
+# Gradients, term by term.
+
+
+class Terms:
+    """Terms of a detector of two steps, and the gradient of any sum of them; every proposal."""
+
+    def __init__(self):
+        self.detector = minute.detector()
+        self.params = minute.random_variables(self.detector)["params"]
+        self._run = parallel.data_parallel(self._values_and_gradient)
+
+    def _values_and_gradient(self, params, batch, key, weights):
+        def sums(params):
+            _, metrics = total_loss(
+                params, {}, self.detector, minute.initial_tubes(), batch, key, options=EVERYTHING
+            )
+            return {name: metrics[name][0] for name in weights}
+
+        values, pull_back = jax.vjp(sums, params)
+        return values, pull_back(weights)[0]
+
+    NAMES = (
+        *("classification_1", "localization_1", "anticipation_1"),
+        *("classification_2", "localization_2"),
+    )
+
+    def __call__(self, batch, *names):
+        """({term: value}, gradient of the sum of the named terms)."""
+        weights = {name: np.float32(name in names) for name in self.NAMES}
+        return jax.tree.map(
+            np.asarray, self._run(self.params, on_devices(1, batch), jax.random.key(0), weights)
+        )
+
+
+@pytest.fixture(scope="module")
+def terms():
+    return Terms()
+
+
+def largest(tree):
+    return max(abs(leaf).max() for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", Terms.NAMES)
+def test_a_term_trains_the_backbone_and_its_own_head(terms, name):
+    """What one step feeds to the next carries no gradient (Section 3.4)."""
+    _, gradient = terms(make_batch(terms.detector, tubes=2), name)
+    own, other = ("heads_0", "heads_1") if name.endswith("1") else ("heads_1", "heads_0")
+    assert largest(gradient[own]) > 1e-3
+    assert largest(gradient["backbone"]) > 1e-3
+    assert largest(gradient[other]) == 0
+
+
+def test_padded_tubes_change_nothing_whatever_they_hold(terms):
+    batch = make_batch(terms.detector, tubes=2)
+    padded = make_batch(terms.detector, tubes=4, seed=1) | {"clips": batch["clips"]}
+    padded["boxes"][:, 1:3] = np.nan
+    padded["boxes"][:, 1, 0] = 1e30
+    padded["labels"][:, 1:3] = 1
+    for name in ("box_mask", "tube_mask"):
+        padded[name][:] = False
+    for name in ("boxes", "box_mask", "labels", "tube_mask"):
+        padded[name][:, [0, 3]] = batch[name]
+    values, gradient = terms(batch, *terms.NAMES)
+    padded_values, padded_gradient = terms(padded, *terms.NAMES)
+    for name in terms.NAMES:
+        assert padded_values[name] == pytest.approx(values[name], rel=1e-5), name
+    for ours, theirs in zip(*map(jax.tree.leaves, (padded_gradient, gradient)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * largest(gradient))
+
+
+# Updates.
+
+
+class Training:
+    """A detector with dropout and sampling by chance, on one device and on four."""
+
+    def __init__(self):
+        head_options = minute.MODEL["head_options"] | {
+            "global_features": (8, 8),
+            "local_features": (12, 12),
+            "dropout": 0.1,
+        }
+        backbone_options = {"stem_features": 8, "features": 8, "num_blocks": 0}
+        self.detector = minute.detector(
+            head_options=head_options, backbone_options=backbone_options
+        )
+        # A larger epsilon than usual: rounding must not decide the sign of an update.
+        self.optimizer = optax.adam(1e-2, eps=1e-4)
+        self.before = minute.initial_variables(self.detector)
+        options = LossOptions(
+            thresholds=(0.2, 0.35), max_positives=2, localization_weight=30, anticipation_weight=5
+        )
+        step = make_train_step(
+            self.detector, self.optimizer, proposals=minute.initial_tubes(), options=options
+        )
+        self._step = parallel.data_parallel(step)
+
+    def run(self, batch, *, devices, updates):
+        """The state after some updates on one batch, and the metrics of each."""
+        mesh = jax.sharding.Mesh(jax.devices()[:devices], (parallel.DATA_AXIS,))
+        everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        state = jax.device_put(create_train_state(self.before, self.optimizer), everywhere)
+        metrics = []
+        for _ in range(updates):
+            state, last = self._step(state, on_devices(devices, batch), jax.random.key(5))
+            metrics.append(jax.tree.map(float, last))
+        return state, metrics
+
+
+@pytest.fixture(scope="module")
+def training():
+    return Training()
+
+
+def test_the_number_of_devices_makes_no_difference(training):
+    batch = make_batch(training.detector, tubes=2)
+    (one, metrics), (four, others) = (
+        training.run(batch, devices=devices, updates=4) for devices in (1, 4)
+    )
+    for ours, theirs in zip(metrics, others, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-5), name
+    assert int(one.step) == int(four.step) == 4
+    for ours, theirs in zip(*map(jax.tree.leaves, (one.params, four.params)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_an_update_changes_every_parameter_and_draws_anew(training):
+    state, metrics = training.run(make_batch(training.detector, tubes=2), devices=1, updates=2)
+    before = training.before["params"]
+    for ours, theirs in zip(*map(jax.tree.leaves, (state.params, before)), strict=True):
+        assert (np.asarray(ours) != theirs).any()
+    assert metrics[0]["positives_1"][1] == B
+    assert metrics[0]["gradient_norm"] > 0
+    first = training.run(make_batch(training.detector, tubes=2), devices=1, updates=1)[1][0]
+    assert first == metrics[0]
+
+
+def test_a_batch_is_learned(training):
+    """Bright squares: the boxes that step 1 makes, and step 2 is fed, come to lie on them."""
+    batch = make_batch(training.detector, tubes=2)
+    batch["clips"] //= 4
+    for b, g in np.argwhere(batch["tube_mask"]):
+        for frame, box in enumerate(batch["boxes"][b, g]):
+            x1, y1, x2, y2 = np.clip(box, 0, minute.SIDE).astype(int)
+            batch["clips"][b, frame, y1:y2, x1:x2] += 120
+    _, metrics = training.run(batch, devices=1, updates=100)
+    losses = [step["loss"][0] for step in metrics]
+    covered = [step["overlap_2"][0] / step["overlap_2"][1] for step in metrics]
+    assert np.mean(losses[-5:]) < 0.15 * losses[0]
+    assert covered[0] < 0.4
+    assert np.mean(covered[-5:]) > 0.7
+
+
+# Small parts.
+
+
+def test_clips_are_normalised_to_one():
+    found = normalise_clips(np.array([0, 51, 255], np.uint8))
+    np.testing.assert_allclose(found, [-1, -0.6, 1], atol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_targets_are_at_the_middle_of_each_feature_frame():
+    batch = {
+        "boxes": np.zeros((1, 2, 12, 4)) + np.arange(12)[:, None],
+        "box_mask": np.arange(24).reshape(1, 2, 12) % 5 == 0,
+        "labels": np.ones((1, 2, 3)),
+        "tube_mask": np.ones((1, 2), bool),
+    }
+    targets = targets_of(batch, temporal_stride=4)
+    np.testing.assert_array_equal(targets.boxes[0, 1, :, 0], [2, 6, 10])
+    np.testing.assert_array_equal(targets.box_mask, batch["box_mask"][:, :, [2, 6, 10]])
+    np.testing.assert_array_equal(targets_of(batch, temporal_stride=1).boxes, batch["boxes"])
+
+
+def test_a_missing_threshold_is_refused():
+    options = dataclasses.replace(EVERYTHING, thresholds=(0.2,))
+    with pytest.raises(InputError, match=r"loss.thresholds \(0.2,\): expected .* 2 steps"):
+        make_train_step(
+            minute.detector(), optax.sgd(1), proposals=minute.initial_tubes(), options=options
+        )
