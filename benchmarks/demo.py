@@ -32,10 +32,17 @@ SPLIT = "test"
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One command of the demo; `name` names its stamp and its row in the report."""
+    """One command of the demo.
+
+    Attributes:
+      name: of its stamp and its row in the report.
+      command: what is run.
+      output: what it leaves; a stamp without it counts for nothing.
+    """
 
     name: str
     command: tuple[str, ...]
+    output: pathlib.Path
 
 
 def main() -> None:
@@ -49,7 +56,8 @@ def main() -> None:
     for phase in data_phases(arguments) + training_phases(arguments):
         timings[phase.name] = run_phase(phase, workdir, digest.hexdigest())
     video = held_out_video(arguments)
-    timings["detect"] = run_phase(detection(arguments, video), workdir, digest.hexdigest())
+    for phase in detection_phases(arguments, video):
+        timings[phase.name] = run_phase(phase, workdir, digest.hexdigest())
     report = write_report(arguments, timings)
     print_summary(report, workdir, video)
 
@@ -80,7 +88,10 @@ def data_phases(arguments: argparse.Namespace) -> list[Phase]:
         "--annotations", videos / "annotations.json",
         "--output", arguments.data / "records",
     )  # fmt: skip
-    return [Phase("render", render), Phase("records", prepare)]
+    return [
+        Phase("render", render, videos / "annotations.json"),
+        Phase("records", prepare, arguments.data / "records"),
+    ]
 
 
 def training_phases(arguments: argparse.Namespace) -> list[Phase]:
@@ -100,20 +111,32 @@ def training_phases(arguments: argparse.Namespace) -> list[Phase]:
         "--workdir", arguments.workdir / "train",
         "--output", arguments.workdir,
     )  # fmt: skip
-    return [Phase("train", train), Phase("evaluate", evaluate), Phase("curves", curves)]
+    run = arguments.workdir / "train"
+    return [
+        Phase("train", train, run / run_folder.FINISHED),
+        Phase("evaluate", evaluate, run / evaluations.FOLDER),
+        Phase("curves", curves, arguments.workdir / "losses.png"),
+    ]
 
 
-def detection(arguments: argparse.Namespace, video: pathlib.Path) -> Phase:
-    return Phase(
-        "detect",
-        program(
-            "detect.py",
-            "--workdir", arguments.workdir / "train",
-            "--video", video,
-            "--output", arguments.workdir / "detections",
-            "--all_steps",
-        ),
+def detection_phases(arguments: argparse.Namespace, video: pathlib.Path) -> list[Phase]:
+    """A drawn video, and one window of it as a picture."""
+    run, output = arguments.workdir / "train", arguments.workdir / "detections"
+    detect = program(
+        "detect.py", "--workdir", run, "--video", video, "--output", output, "--all_steps"
+    )
+    picture = arguments.workdir / "refinement.png"
+    montage = module(
+        "step_jax.visualize.montage",
+        "--workdir", run,
+        "--video", video,
+        "--annotations", arguments.data / "moving_actors" / "annotations.json",
+        "--output", picture,
     )  # fmt: skip
+    return [
+        Phase("detect", detect, output / f"{video.stem}.webm"),
+        Phase("montage", montage, picture),
+    ]
 
 
 def module(name: str, *arguments: object) -> tuple[str, ...]:
@@ -137,11 +160,12 @@ def run_phase(phase: Phase, workdir: pathlib.Path, digest: str) -> dict:
     shown = shlex.join(phase.command[1:])
     wanted = {"command": shown, "configuration": digest}
     stamp = json.loads(path.read_text()) if path.exists() else {}
-    if {key: stamp.get(key) for key in wanted} == wanted and stamp["finished"]:
+    is_same = {key: stamp.get(key) for key in wanted} == wanted
+    if is_same and stamp["finished"] and phase.output.exists():
         print(f"\n== {phase.name}: up to date", flush=True)
         return stamp
     # An interrupted phase continues, so its seconds add up.
-    earlier = stamp.get("seconds", 0.0) if stamp.get("command") == shown else 0.0
+    earlier = stamp["seconds"] if is_same and not stamp["finished"] else 0.0
     print(f"\n== {phase.name}: python {shown}", flush=True)
     start = time.monotonic()
     status, peak_bytes = _run(phase.command)
@@ -205,7 +229,7 @@ def print_summary(report: dict, workdir: pathlib.Path, video: pathlib.Path) -> N
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in report["seconds"].items())
     print(f"\n{report['total_seconds']:.0f} s in all: {seconds}")
     print(f"report         {workdir / 'report.json'}")
-    print(f"curves         {workdir}/*.png")
+    print(f"pictures       {workdir}/*.png")
     print(f"drawn video    {workdir / 'detections' / (video.stem + '.webm')}")
 
 
