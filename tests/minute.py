@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -43,6 +44,22 @@ MODEL = {
 def detector(**changes: Any) -> StepDetector:
     """A detector of `MODEL`, changed."""
     return build_detector(**MODEL | changes)
+
+
+class PatchMeans(nn.Module):
+    """A backbone without parameters: means of 8x8 patches of pairs of frames."""
+
+    spatial_stride = 8
+    temporal_stride = 2
+
+    def __call__(self, clips: jax.Array) -> jax.Array:
+        b, t, h, w, c = clips.shape
+        return clips.reshape(b, t // 2, 2, h // 8, 8, w // 8, 8, c).mean(axis=(2, 4, 6))
+
+
+def detector_of_patch_means(**changes: Any) -> StepDetector:
+    """A detector of `MODEL`, changed, on `PatchMeans`."""
+    return detector(**changes).clone(backbone=PatchMeans())
 
 
 def initial_tubes() -> np.ndarray:

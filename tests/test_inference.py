@@ -112,13 +112,21 @@ def test_boxes_of_the_last_step_may_leave_the_image_but_what_is_fed_may_not(pred
     assert max(step.fed.max() for step in predicted) <= 1
 
 
-def test_wide_images_are_divided_by_their_own_sides(detector, variables):
-    """32 high, 64 wide."""
+def test_a_feature_frames_box_serves_its_input_frames_in_an_image_of_any_sides():
+    """Two input frames to each of K feature frames; 32 px high, 64 wide."""
+    detector = minute.detector_of_patch_means(extension_plan=(False,))
+    variables = minute.random_variables(detector)
     tubes = minute.initial_tubes() * np.float32([2, 1, 2, 1])
     predict = inference.make_predict_step(detector, initial_tubes=tubes)
-    clips = np.zeros((1, 6, SIDE, 2 * SIDE, 3), np.uint8)
-    fed = jax.jit(lambda clips: predict(variables, clips)[0].fed)(clips)
-    np.testing.assert_allclose(fed[0], minute.initial_tubes() / SIDE, atol=1e-6)
+    clips = minute.random_clips(detector, batch_size=1).repeat(2, axis=3)
+    (step,) = jax.jit(predict)(variables, clips)
+    (raw,) = jax.jit(detector.apply)(variables, normalise_clips(clips), tubes)
+    assert step.fed.shape == (1, M, 2 * K, 4)
+    assert step.tubes.shape == (1, M, 3, 2 * K, 4)
+    boxes = np.asarray(detector.class_tubes(raw))[0] / [64, 32, 64, 32]
+    for frame in range(2 * K):
+        np.testing.assert_allclose(step.fed[0, :, frame], minute.initial_tubes()[:, 0] / SIDE)
+        np.testing.assert_allclose(step.tubes[0, :, :, frame], boxes[:, frame // 2], atol=1e-4)
 
 
 def test_other_clips_and_other_checkpoints_are_not_compiled_for(predictor, predicted, clips):

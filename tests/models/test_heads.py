@@ -134,6 +134,21 @@ def test_context_is_a_concatenation_in_the_first_convolution(run, params, inputs
     np.testing.assert_allclose(run(params, *inputs).logits, expected.logits, atol=1e-5)
 
 
+def test_a_tubes_path_reaches_the_class_only_where_it_is_asked_for(head, inputs, run, params):
+    seeing = head.clone(tube_path=True)
+    rng = np.random.default_rng(2)
+    layer = {"kernel": rng.normal(size=(4, 4)), "bias": np.zeros(4)}
+    seeing_params = {"params": params | {"global_path": jax.tree.map(np.float32, layer)}}
+    path = np.zeros((B, N, L, 4), np.float32)
+    apply = jax.jit(seeing.apply)
+    still = apply(seeing_params, *inputs, path)
+    np.testing.assert_allclose(still.logits, run(params, *inputs).logits, atol=1e-5)
+    path[0, 1, 3, 2] = 0.2
+    differ = (apply(seeing_params, *inputs, path).logits != still.logits).any(axis=-1)
+    np.testing.assert_array_equal(differ, [[False, True, False], [False, False, False]])
+    assert "global_path" not in params
+
+
 @pytest.mark.parametrize(("length", "bins"), [(6, 1), (6, 2), (7, 3), (2, 3)])
 def test_max_over_time_is_the_loop(length, bins):
     x = np.random.default_rng(0).normal(size=(1, 2, length, 3, 2)).astype(np.float32)

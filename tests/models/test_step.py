@@ -2,14 +2,13 @@
 
 import math
 
-import flax.linen as nn
 import jax
 import minute
 import numpy as np
 import pytest
 
 from step_jax.models.heads import HeadOutput
-from step_jax.models.step import StepDetector, StepOutput, StepPlan
+from step_jax.models.step import StepOutput, StepPlan
 
 SIDE = minute.SIDE
 GROWING, LATE = (False, True, True), (False, False, True)
@@ -218,18 +217,7 @@ def test_scores_are_probabilities():
     np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-logits)), rtol=1e-5)
 
 
-# What each step reads, through a backbone that mixes no frames and no cells.
-
-
-class PatchMeans(nn.Module):
-    """Means of 8x8 patches of pairs of frames."""
-
-    spatial_stride = 8
-    temporal_stride = 2
-
-    def __call__(self, clips):
-        b, t, h, w, c = clips.shape
-        return clips.reshape(b, t // 2, 2, h // 8, 8, w // 8, 8, c).mean(axis=(2, 4, 6))
+# What each step reads, through a backbone that mixes no cells and only pairs of frames.
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -242,8 +230,7 @@ class Run:
     """A detector of three steps over 2, 6 and 10 feature frames, compiled once."""
 
     def __init__(self):
-        given = minute.detector(extension_plan=GROWING)
-        self.detector = StepDetector(PatchMeans(), **fields(given, without="backbone"))
+        self.detector = minute.detector_of_patch_means(extension_plan=GROWING)
         self.variables = minute.random_variables(self.detector)
         frames = 2 * self.detector.plan.longest
         rng = np.random.default_rng(0)
@@ -255,11 +242,6 @@ class Run:
     def __call__(self, *, clips=None, variables=None):
         clips = self.clips if clips is None else clips
         return jax.tree.map(np.asarray, self._apply(variables or self.variables, clips))
-
-
-def fields(module, *, without):
-    names = {"parent", "name", without}
-    return {n: getattr(module, n) for n in module.__dataclass_fields__ if n not in names}
 
 
 @pytest.fixture(scope="module")
