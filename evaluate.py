@@ -96,10 +96,19 @@ def evaluate_checkpoint(
     return report
 
 
+def records_folder(config: ConfigDict) -> str:
+    if not config.data.records:
+        raise InputError(
+            "data.records is empty: give --config.data.records=DIR, which "
+            "`python -m input_pipeline.prepare` made"
+        )
+    return config.data.records
+
+
 def check_config(config: ConfigDict) -> None:
     """Raises InputError for what would otherwise come to light after the detector's work."""
     parallel.check_batch_size(config.eval.batch_size)
-    records.load_index(config.data.records, config.data.eval_split)
+    records.load_index(records_folder(config), config.data.eval_split)
     read_annotations(config).split(config.data.eval_split)
 
 

@@ -24,6 +24,7 @@ from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
 from step_jax.models.factory import build_detector, input_frames
+from step_jax.models.step import StepDetector
 from step_jax.optimizer import make_optimizer, make_schedule
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
@@ -51,11 +52,11 @@ def main() -> int:
 def train(config: ConfigDict, workdir: epath.Path) -> int:
     """Trains to the end, or to a signal; returns the exit status."""
     check_config(config)
-    classes = records.load_info(config.data.records).classes
-    run_folder.open_for_training(workdir, config.to_dict())
+    classes = records.load_info(evaluate.records_folder(config)).classes
 
-    # Model, optimizer, state.
+    # The model and its step; a wrong configuration comes to light here, before anything is written.
     detector = build_detector(num_classes=len(classes), **config.model.to_dict())
+    check_image_size(config.data.image_size, detector)
     schedule = schedule_of(config)
     optimizer = make_optimizer(
         schedule,
@@ -63,6 +64,11 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
         max_gradient_norm=config.optimizer.max_gradient_norm,
     )
     tubes = initial_tubes(config, detector.plan.chunk)
+    options = LossOptions(**config.loss.to_dict())
+    train_step = make_train_step(detector, optimizer, proposals=tubes, options=options)
+
+    # The state: new, or of the last checkpoint.
+    run_folder.open_for_training(workdir, config.to_dict())
     key = jax.random.key(config.seed)
     variables = init_variables(
         detector, image_size=config.data.image_size, num_proposals=len(tubes), key=key
@@ -75,13 +81,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
         state = checkpoints.restore_state(start, like=state)
         print(f"continuing from checkpoint {start}", flush=True)
 
-    # The step, and the data it continues with.
-    step_function = parallel.data_parallel(
-        make_train_step(
-            detector, optimizer, proposals=tubes, options=LossOptions(**config.loss.to_dict())
-        ),
-        donate=True,
-    )
+    # The data that it continues with, and what is told on the way.
+    step_function = parallel.data_parallel(train_step, donate=True)
     batches = training_batches(config, input_frames(detector), start_step=start)
     description = inference.describe(
         model=config.model.to_dict(),
@@ -148,6 +149,14 @@ def check_config(config: ConfigDict) -> None:
             raise InputError(f"train.{name} is {train[name]}; expected 1 or more")
     if train.eval_every_steps > 0:
         evaluate.check_config(config)
+
+
+def check_image_size(side: int, detector: StepDetector) -> None:
+    stride = detector.backbone.spatial_stride
+    if side < stride or side % stride:
+        raise InputError(
+            f"data.image_size is {side}; expected a multiple of the backbone's stride, {stride}"
+        )
 
 
 def schedule_of(config: ConfigDict):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class Checkpoints:
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 2, read_only: bool = False):
         self.workdir = epath.Path(workdir)
-        self._folder = self.workdir / FOLDER
+        self._folder = _absolute(self.workdir / FOLDER)
         if read_only and not self._folder.exists():
             raise InputError(
                 f"{self._folder}: no checkpoints there; give the --workdir of a training run"
@@ -178,13 +179,19 @@ class Checkpoints:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Turns whatever the writing threads raise into one line, and removes what they left."""
+        hook, sys.unraisablehook = sys.unraisablehook, lambda error: None
         try:
             yield
+            sys.unraisablehook = hook
         except Exception as error:
+            # The hook stays off: TensorStore's threads go on printing what is raised here.
             for partial in self._folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}*"):
                 shutil.rmtree(partial, ignore_errors=True)
             # The operating system's reason is the last part of what TensorStore says.
-            reason = getattr(error, "strerror", None) or str(error).rpartition(": ")[2]
+            reason = (
+                getattr(error, "strerror", None)
+                or str(error).rpartition(": ")[2].partition(" [")[0]
+            )
             raise InputError(
                 f"{self._folder}: a checkpoint could not be written ({reason}); make room there "
                 "and run the same command again: it continues from the checkpoint before"
@@ -241,6 +248,11 @@ def _check_finite(state: TrainState, step: int) -> None:
                 "it is saved, the checkpoints before it are kept. Lower optimizer.learning_rate or "
                 "set optimizer.max_gradient_norm"
             )
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    """Orbax takes absolute paths only; those of object stores (gs://...) are."""
+    return path if "://" in str(path) else path.resolve()
 
 
 def _abstract(tree: PyTree) -> PyTree:

@@ -343,3 +343,11 @@ def test_what_a_kill_left_of_a_deletion_is_removed(opened, tmp_path):
     (tmp_path / "checkpoints" / "deleted" / "1" / "model").mkdir(parents=True)
     assert opened(tmp_path).steps() == [2]
     assert os.listdir(tmp_path / "checkpoints") == ["2"]
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch, opened):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = opened("run")
+    save(checkpoints, 1)
+    assert (tmp_path / "run" / "checkpoints" / "1").is_dir()
+    assert opened("run", read_only=True).steps() == [1]
