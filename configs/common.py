@@ -32,7 +32,7 @@ def data() -> dict:
         "eval_split": "test",
         "image_size": 400,  # Section 4.1; frames are resized to a square
         "max_tubes": 8,  # G, ground-truth tubes of a window, padded
-        "fps": 0.0,  # of the frames in the records; detection resamples to it; 0 keeps a video's own
+        "fps": 0.0,  # of the records' frames; detection resamples to it; 0 keeps a video's own
         "background": "keep",  # "keep" | "skip" training windows without an annotated tube
         "shuffle_records": 1024,  # records held in the shuffle buffer
         "threads": 0,  # of the input pipeline; 0 lets tf.data choose
@@ -59,8 +59,9 @@ def model() -> dict:
         "head_options": ConfigDict(),  # keyword arguments of the head's module
         "clip_frames": 6,  # K (Section 4.1)
         "extension_plan": (False, True, True),  # one flag per step: 6 -> 18 -> 30 frames (Fig. 5)
-        "extension": "anticipate",  # "extrapolate" (Eq. 4) | "anticipate" (Eq. 5) | "recursive" (the
-        # released model's extrapolation) | "mean" | "none" (tubes stay at K frames)
+        # "anticipate" (Eq. 5) | "extrapolate" (Eq. 4) | "recursive", the released model's
+        # extrapolation | "mean", the mean box in all frames | "none": tubes stay at K frames
+        "extension": "anticipate",
         "classification": "softmax",  # with background | "sigmoid", several labels a tube
         "regression": "per_class",  # | "agnostic"
         "roi_mode": "align",  # | "pool"
@@ -112,7 +113,7 @@ def evaluation() -> dict:
     return {
         "batch_size": 8,  # windows over all devices
         "stride": 1,  # frames between windows
-        # spec of the ACT protocol, `step_jax.metrics.frame_map`
+        # The ACT protocol, see docs/evaluation.md.
         "score_threshold": 0.01,
         "tubelet_nms": 0.45,
         "per_class_top": 400,

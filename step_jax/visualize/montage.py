@@ -75,9 +75,7 @@ def _parse() -> argparse.Namespace:
 
 
 def predict(predictor: Predictor, clip: np.ndarray) -> list[Tubelets]:
-    """Each step's tubelets of one clip, as numpy, without the batch's axis.
-
-    """
+    """Each step's tubelets of one clip, as numpy, without the batch's axis."""
     batch = np.repeat(clip[None], jax.local_device_count(), axis=0)
     steps = jax.tree.map(lambda leaf: np.asarray(leaf)[:1], predictor(batch))
     return [Tubelets(*(leaf[0] for leaf in step)) for step in steps]
