@@ -80,6 +80,17 @@ def test_anticipation_is_a_residual_on_the_nearest_clip(run, params, inputs):
     np.testing.assert_array_equal(other.last, out.last)
 
 
+@pytest.mark.parametrize(("frame", "moved", "still"), [(1, "first", "last"), (4, "last", "first")])
+def test_anticipation_looks_at_the_nearest_clip(run, params, inputs, frame, moved, still):
+    rois, context = inputs
+    params = without(params, "local_frame", "local_global", "box")
+    changed = rois.copy()
+    changed[:, :, frame] += 1
+    before, after = run(params, rois, context), run(params, changed, context)
+    assert (getattr(after, moved) != getattr(before, moved)).any(axis=(2, 3, 4)).all()
+    np.testing.assert_array_equal(getattr(after, still), getattr(before, still))
+
+
 def test_tubes_do_not_see_each_other(run, params, inputs):
     rois, context = inputs
     changed = rois.copy()
