@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 
+from configs import moving_actors
 from step_jax import evaluations, run_folder
 from step_jax.annotations import read_native
 from step_jax.cli import run_command
@@ -49,9 +50,8 @@ def main() -> None:
     arguments = parse_arguments()
     workdir = arguments.workdir
     workdir.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    for path in (CONFIG, "configs/common.py"):
-        digest.update(pathlib.Path(path).read_bytes())
+    config = moving_actors.get_config().to_json(sort_keys=True)
+    digest = hashlib.sha256(config.encode())
     timings = {}
     for phase in data_phases(arguments) + training_phases(arguments):
         timings[phase.name] = run_phase(phase, workdir, digest.hexdigest())

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ FOLDER = run_folder.CHECKPOINTS
 VERSION = 1
 _DELETED = "deleted"
 _MOST_KEYS_SHOWN = 8
+_REMOVAL_TRIES = 20
 
 
 class Checkpoints:
@@ -185,8 +187,7 @@ class Checkpoints:
             sys.unraisablehook = hook
         except Exception as error:
             # The hook stays off: TensorStore's threads go on printing what is raised here.
-            for partial in self._folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}*"):
-                shutil.rmtree(partial, ignore_errors=True)
+            self._remove_partial()
             # The operating system's reason is the last part of what TensorStore says.
             reason = (
                 getattr(error, "strerror", None)
@@ -196,6 +197,16 @@ class Checkpoints:
                 f"{self._folder}: a checkpoint could not be written ({reason}); make room there "
                 "and run the same command again: it continues from the checkpoint before"
             ) from error
+
+    def _remove_partial(self) -> None:
+        """Removes what a failed write left, until the other writing threads have given up too."""
+        for _ in range(_REMOVAL_TRIES):
+            partial = list(self._folder.glob(f"*{ocp.path.step.TMP_DIR_SUFFIX}*"))
+            if not partial:
+                return
+            for path in partial:
+                shutil.rmtree(path, ignore_errors=True)
+            time.sleep(0.1)
 
     def _restore(self, step: int, **items: Any) -> Any:
         with self._readable(step):

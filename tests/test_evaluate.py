@@ -62,7 +62,7 @@ def test_every_window_once(evaluated_run):
         for step in (1, 2)
     }
     names = np.array(table.videos)[table.video]
-    numbers = table.tubelet // 11  # proposals
+    numbers = table.tubelet // tiny_run.PROPOSALS
     assert set(zip(table.step, names, numbers, table.frame, strict=True)) == expected
     assert metrics["windows"] == len(grid(9)) + len(grid(5))
     assert metrics["checkpoint"] == LAST

@@ -38,6 +38,7 @@ OWN_FLAGS = (
     "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds",
 )  # fmt: skip
 CLIP_FRAMES = 2
+PROPOSALS = 11
 STEPS = 12
 
 OVERRIDES = {
@@ -52,8 +53,8 @@ OVERRIDES = {
     "model.pool_size": 2,
     "model.backbone_options.stem_features": 4,
     "model.backbone_options.features": 8,
-    "model.head_options.global_features": (8, 8, 8),
-    "model.head_options.global_kernels": ((1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    "model.head_options.global_features": (8,),
+    "model.head_options.global_kernels": ((1, 1, 1),),
     "model.head_options.local_features": (8, 8),
     "optimizer.warmup_steps": 1,
     "train.batch_size": 4,
@@ -143,6 +144,7 @@ def start(program: str, *arguments: object, cache: pathlib.Path, devices: int = 
     """The program in a process of its own, started and not waited for."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
     environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles twice as fast
     return subprocess.Popen(
         [sys.executable, str(ROOT / program), *map(str, arguments)],
         cwd=ROOT,
