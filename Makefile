@@ -22,7 +22,8 @@ $(VENV)/installed: requirements.txt constraints.txt
 venv: $(VENV)/installed
 
 demo: venv
-	$(RUN) -m benchmarks.demo --seed $(SEED)
+	$(RUN) -m benchmarks.demo --seed $(SEED) --data runs/data \
+		--workdir runs/demo$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 
 test: venv
 	$(RUN) -m pytest
