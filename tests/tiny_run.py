@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import flags as absl_flags
@@ -128,6 +129,12 @@ def flags(dataset, *, workdir, **changes) -> list[str]:
     ]
 
 
+def cheap_variables(detector, *, image_size, num_proposals, key):
+    """What `train.init_variables` gives, without compiling a detector for it."""
+    del detector, image_size, num_proposals
+    return {"params": {"kernel": jax.random.normal(key, (3, 4)), "bias": jnp.zeros(4)}}
+
+
 def run(name: str):
     """A command as from its command line, `sys.argv`, but in this process; raises SystemExit."""
     module = importlib.import_module(PROGRAMS[name])
@@ -140,10 +147,12 @@ def run(name: str):
     run_with_flags(module.main)
 
 
-def start(program: str, *arguments: object, cache: pathlib.Path, devices: int = 1):
+def start(program: str, *arguments: object, cache: pathlib.Path | None, devices: int = 1):
     """The program in a process of its own, started and not waited for."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    if cache:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles twice as fast
     return subprocess.Popen(
         [sys.executable, str(ROOT / program), *map(str, arguments)],
