@@ -135,9 +135,8 @@ def total_loss(
     targets = targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
     features = detector.apply(variables, clips, method="features")
     candidates = infer_candidates(
-        detector, jax.lax.stop_gradient(variables), jax.lax.stop_gradient(features), proposals,
-        targets, image_size=clips.shape[2:4],
-    )  # fmt: skip
+        detector, variables, features, proposals, targets, image_size=clips.shape[2:4]
+    )
     total, metrics = 0.0, {}
     for step, candidate in enumerate(candidates):
         step_key = jax.random.fold_in(key, step)
@@ -184,6 +183,7 @@ def infer_candidates(
     image_size: tuple[int, int],
 ) -> list[Candidates]:
     """The (S - 1)-step inference pass: what each step is fed, without gradient."""
+    variables, features = jax.lax.stop_gradient((variables, features))
     height, width = image_size
     batch = features.maps.shape[0]
     tubes = jnp.broadcast_to(proposals, (batch, *proposals.shape))
@@ -195,7 +195,7 @@ def infer_candidates(
         scores = detector.class_scores(output).max(axis=-1)
         tubes = detector.next_tubes(step, output, height=height, width=width)
         candidates.append(Candidates(tubes, scores))
-    return jax.lax.stop_gradient(candidates)
+    return candidates
 
 
 def target_overlaps(detector: StepDetector, tubes: Array, targets: Targets) -> Array:

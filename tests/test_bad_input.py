@@ -464,10 +464,8 @@ def test_detection_in_a_missing_video(run_program, scene):
 # --- processes of their own -----------------------------------------------------------------------
 
 
-def check_process(program, flags, cache, *, parts, largest_file=resource.RLIM_INFINITY):
+def check_process(process, *, parts):
     """As `check`; nothing but the line is printed, not even by the libraries that start up."""
-    process = tiny_run.start(program, *flags, cache=cache)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
     _, errors = process.communicate()
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1, errors
@@ -479,26 +477,25 @@ def check_process(program, flags, cache, *, parts, largest_file=resource.RLIM_IN
 def test_libraries_keep_quiet(scene, compilation_cache):
     """TensorFlow is loaded when the records are opened, orbax when checkpoints are."""
     flags = scene.flags(data__max_tubes=0)
-    check_process("train.py", flags, compilation_cache, parts=["set it to 1 or more"])
+    process = tiny_run.start("train.py", *flags, cache=compilation_cache)
+    check_process(process, parts=["set it to 1 or more"])
     shutil.rmtree(scene.output)
-    scene.copy_run()
-    flags = [f"--workdir={scene.output}", "--checkpoint=7"]
-    check_process("evaluate.py", flags, compilation_cache, parts=["checkpoint '7': expected"])
+    flags = [f"--workdir={scene.copy_run()}", "--checkpoint=7"]
+    process = tiny_run.start("evaluate.py", *flags, cache=compilation_cache)
+    check_process(process, parts=["checkpoint '7': expected"])
 
 
-def test_a_full_disk(scene):
-    """No file can grow beyond 12 kB: enough for the configuration, not for the checkpoint.
-
-    Nor for a compiled program, about which JAX would complain: so none is kept.
-    """
-
-    flags = scene.flags(model__backbone_options__features=8, train__log_every_steps=100)
+def test_a_full_disk(scene, compilation_cache):
+    """No file can grow beyond 12 kB: enough for the configuration, not for the checkpoint."""
+    # Nor for a compiled program, about which JAX would complain.
+    process = tiny_run.start("train.py", *scene.flags(), cache=compilation_cache, fills_cache=False)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (12_000, 12_000))
     parts = [
         str(scene.output / "checkpoints"),
         "a checkpoint could not be written (File too large)",
         "make room there and run the same command again",
     ]
-    check_process("train.py", flags, None, parts=parts, largest_file=12_000)
+    check_process(process, parts=parts)
     assert os.listdir(scene.output / "checkpoints") == []
 
 

@@ -147,13 +147,15 @@ def run(name: str):
     run_with_flags(module.main)
 
 
-def start(program: str, *arguments: object, cache: pathlib.Path | None, devices: int = 1):
-    """The program in a process of its own, started and not waited for."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-    if cache:
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(cache)
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles twice as fast
+def start(program: str, *arguments: object, cache: pathlib.Path, fills_cache: bool = True):
+    """The program in a process of its own, on one device, started and not waited for."""
+    environment = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if fills_cache else "1e9",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles twice as fast
+    }
     return subprocess.Popen(
         [sys.executable, str(ROOT / program), *map(str, arguments)],
         cwd=ROOT,
