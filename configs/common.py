@@ -113,11 +113,15 @@ def evaluation() -> dict:
     return {
         "batch_size": 8,  # windows over all devices
         "stride": 1,  # frames between windows
+        "frames": "all",  # of a window that are reported | "middle", the keyframe models' one
+        # Tubelet NMS as the released model's: valid boxes in pixels of the network's input, both
+        # border pixels inside, dropped at the threshold too. False: shares of the sides, above it.
+        "inclusive_nms": False,
         # The ACT protocol, see docs/evaluation.md.
         "score_threshold": 0.01,
         "tubelet_nms": 0.45,
         "per_class_top": 400,
         "clip_top": 200,
-        "frame_nms": 0.3,
+        "frame_nms": 0.3,  # 1.0: none
         "iou_threshold": 0.5,
     }
