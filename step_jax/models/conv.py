@@ -13,7 +13,7 @@ Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 class Conv3D(nn.Module):
-    """Convolution over time, rows and columns of `[N, T, H, W, C]`, stride 1.
+    """Convolution over time, rows and columns of `[N, T, H, W, C]`.
 
     Attributes:
       features: output channels.
@@ -21,6 +21,7 @@ class Conv3D(nn.Module):
       padding: zeros (before, after) each of T, H and W; None pads like "SAME".
       use_bias: adds a bias per output channel.
       dtype: of the computation; parameters stay float32.
+      strides: over (T, H, W).
     """
 
     features: int
@@ -28,19 +29,23 @@ class Conv3D(nn.Module):
     padding: Padding | None = None
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
+    strides: tuple[int, int, int] = (1, 1, 1)
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         padding = self.padding or tuple(((k - 1) // 2, k // 2) for k in self.kernel_size)
-        y = conv3d(x.astype(self.dtype), kernel.astype(self.dtype), padding=padding)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = conv3d(x, kernel, strides=self.strides, padding=padding)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
 
 
-def conv3d(x: Array, kernel: Array, *, padding: Padding) -> Array:
+def conv3d(
+    x: Array, kernel: Array, *, strides: tuple[int, int, int] = (1, 1, 1), padding: Padding
+) -> Array:
     """`x [N, T, H, W, C]` with `kernel [kt, kh, kw, C, D]` -> `[N, T', H', W', D]`.
 
     XLA's CPU backend has no usable backward pass of the 3-D convolution. On maps of RoI size one
@@ -49,11 +54,39 @@ def conv3d(x: Array, kernel: Array, *, padding: Padding) -> Array:
     """
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1, 1), padding, dimension_numbers=("NTHWC", "THWIO", "NTHWC")
+            x, kernel, strides, padding, dimension_numbers=("NTHWC", "THWIO", "NTHWC")
         )
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    if strides != (1, 1, 1):
+        x, kernel = _space_to_depth(x, kernel, strides)
+    if kernel.shape[:3] == (1, 1, 1):
+        return x @ kernel[0, 0, 0]
     small = x.shape[2] * x.shape[3] <= _LARGEST_PATCHED_MAP
     return _conv3d_of_patches(x, kernel) if small else _conv3d_by_time_taps(x, kernel)
+
+
+def _space_to_depth(x: Array, kernel: Array, strides: tuple[int, int, int]) -> tuple[Array, Array]:
+    """The input and the kernel of the convolution without strides that gives the same result."""
+    taps = [-(-size // stride) for size, stride in zip(kernel.shape, strides, strict=False)]
+    sizes = [
+        max((have - size) // stride + 1, 0) + tap - 1
+        for have, size, stride, tap in zip(
+            x.shape[1:4], kernel.shape[:3], strides, taps, strict=True
+        )
+    ]
+    folded = _fold(kernel.reshape(1, *kernel.shape[:3], -1), taps, strides)
+    return _fold(x, sizes, strides), folded.reshape(*taps, -1, kernel.shape[-1])
+
+
+def _fold(x: Array, sizes: list[int], strides: tuple[int, int, int]) -> Array:
+    """Moves blocks of `strides` positions into the channels; pads or cuts to whole blocks."""
+    extents = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+    x = x[:, : extents[0], : extents[1], : extents[2]]
+    missing = [(0, extent - have) for extent, have in zip(extents, x.shape[1:4], strict=True)]
+    x = jnp.pad(x, ((0, 0), *missing, (0, 0)))
+    (n, *_, channels), (st, sh, sw) = x.shape, strides
+    x = x.reshape(n, sizes[0], st, sizes[1], sh, sizes[2], sw, channels)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, *sizes, st * sh * sw * channels)
 
 
 _LARGEST_PATCHED_MAP = 81  # rows x columns after padding: a RoI of 7x7 and its border

@@ -9,6 +9,12 @@ import pytest
 from step_jax.models import conv
 
 # Map (T, H, W), kernel, padding: on both sides of the size up to which patches are gathered.
+STRIDED_CASES = [
+    ((9, 11, 14), (7, 7, 7), (2, 2, 2), ((2, 3), (2, 3), (2, 3))),
+    ((6, 8, 7), (3, 4, 2), (1, 3, 2), ((1, 1), (0, 2), (0, 0))),
+    ((5, 6, 7), (1, 1, 1), (2, 1, 2), ((0, 0), (0, 0), (0, 0))),
+    ((4, 5, 5), (1, 1, 2), (2, 3, 3), ((0, 0), (0, 0), (1, 0))),
+]
 CASES = [
     ((3, 4, 4), (1, 2, 2), ((0, 0), (0, 0), (0, 0))),
     ((4, 7, 7), (3, 3, 3), ((1, 1), (1, 1), (1, 1))),
@@ -17,9 +23,9 @@ CASES = [
 ]
 
 
-def plain(x, kernel, padding):
+def plain(x, kernel, padding, strides=(1, 1, 1)):
     dimensions = ("NTHWC", "THWIO", "NTHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1, 1), padding, dimension_numbers=dimensions)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
 
 
 def padded(formulation):
@@ -70,6 +76,26 @@ def test_formulations_agree(sizes, taps, padding):
         for ours, theirs in zip(found, reference, strict=True):
             scale = np.abs(theirs).max()
             np.testing.assert_allclose(ours, theirs, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(("sizes", "taps", "strides", "padding"), STRIDED_CASES)
+def test_strides(sizes, taps, strides, padding):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *sizes, 3)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 3, 4)).astype(np.float32)
+    shape = jax.eval_shape(lambda x: plain(x, kernel, padding, strides), x).shape
+    gradient = rng.normal(size=shape).astype(np.float32)
+
+    def ours(x, kernel, padding):
+        return conv.conv3d(x, kernel, strides=strides, padding=padding)
+
+    def reference(x, kernel, padding):
+        return plain(x, kernel, padding, strides)
+
+    found = with_gradients(ours, x, kernel, padding, gradient)
+    expected = with_gradients(reference, x, kernel, padding, gradient)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 2, 4)])
