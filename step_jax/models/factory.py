@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from step_jax.errors import InputError
 from step_jax.models import step
 from step_jax.models.heads import SceneContext, TwoBranchHead
+from step_jax.models.i3d import I3DBackbone, I3DContext
+from step_jax.models.residual_head import ResidualHead
 from step_jax.models.step import StepDetector, StepPlan
 from step_jax.models.tiny import TinyBackbone
 
-BACKBONES = {"tiny": TinyBackbone}
-HEADS = {"two_branch": TwoBranchHead}
+BACKBONES = {"tiny": TinyBackbone, "i3d": I3DBackbone}
+HEADS = {"two_branch": TwoBranchHead, "residual": ResidualHead}
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -63,17 +65,30 @@ def build_detector(
         )
     backbone_options = _options("model.backbone_options", backbone_class, backbone_options)
     head_options = _options("model.head_options", head_class, head_options)
+    backbone_module = backbone_class(dtype=dtype, **backbone_options)
+    make_head = functools.partial(head_class, dtype=dtype, **head_options)
     return StepDetector(
-        backbone=backbone_class(dtype=dtype, **backbone_options),
-        make_head=functools.partial(head_class, dtype=dtype, **head_options),
+        backbone=backbone_module,
+        make_head=make_head,
         plan=StepPlan(clip_frames // stride, tuple(map(bool, extension_plan)), extension),
         num_classes=num_classes,
         classification=classification,
         regression=regression,
         roi_mode=roi_mode,
         pool_size=pool_size,
-        scene_context=SceneContext(pool_size) if scene_context else None,
+        scene_context=(
+            _context_for(make_head, backbone_module, pool_size) if scene_context else None
+        ),
     )
+
+
+def _context_for(
+    make_head: functools.partial, backbone: nn.Module, pool_size: int
+) -> I3DContext | SceneContext:
+    """What the head understands: I3D's own layers, a vector a frame, or maps of a RoI's size."""
+    if make_head.func is ResidualHead and make_head.keywords.get("trunk", "mixed") == "mixed":
+        return I3DContext(getattr(backbone, "norm", "frozen"), backbone.dtype)
+    return SceneContext(pool_size)
 
 
 def input_frames(detector: StepDetector) -> int:

@@ -41,8 +41,9 @@ class SceneContext(nn.Module):
     pool_size: int
 
     @nn.compact
-    def __call__(self, features: Array) -> Array:
+    def __call__(self, features: Array, *, train: bool = False) -> Array:
         """`[B, T, H, W, C]` -> `[B, T, P, P, C]`: means weighted by a triangle of two new cells."""
+        del train  # nothing here depends on it
         return jax.image.resize(
             features,
             (*features.shape[:2], self.pool_size, self.pool_size, features.shape[-1]),

@@ -101,8 +101,8 @@ class StepDetector(nn.Module):
     """STEP: a backbone, and one head per step that refines and classifies tubes.
 
     Attributes:
-      backbone: `[B, T_in, H, W, C]` -> `[B, T, h, w, C]`, with `spatial_stride` and
-        `temporal_stride`; T_in = temporal_stride * plan.longest.
+      backbone: `[B, T_in, H, W, channels]` -> `[B, T, h, w, C]`, with `spatial_stride`,
+        `temporal_stride`, `channels` and `check_side`; T_in = temporal_stride * plan.longest.
       make_head: (num_logits, num_box_classes, chunk, anticipates) -> head module; called once a
         step, because each step has a head of its own (Section 3.4, "Distribution Change").
       plan: lengths of the tubes over the steps.
@@ -138,10 +138,14 @@ class StepDetector(nn.Module):
             for step in range(self.plan.num_steps)
         ]
 
-    def features(self, clips: Array) -> Features:
-        """`clips [B, T_in, H, W, C]`, normalised -> features of the longest window, read once."""
-        maps = self.backbone(clips)
-        context = None if self.scene_context is None else self.scene_context(maps)
+    def features(self, clips: Array, *, train: bool = False) -> Features:
+        """`clips [B, T_in, H, W, C]`, normalised -> features of the longest window, read once.
+
+        `train` is for backbones that normalise by the batch's statistics: they update their running
+        ones, the collection "batch_stats", inside `parallel.data_parallel`.
+        """
+        maps = self.backbone(clips, train=train)
+        context = None if self.scene_context is None else self.scene_context(maps, train=train)
         return Features(maps, context)
 
     def refine(

@@ -35,22 +35,30 @@ class TinyBackbone(nn.Module):
     coordinates: bool = False
     dtype: jnp.dtype = jnp.float32
 
+    channels = 3
     spatial_stride = 8
     temporal_stride = 1
 
+    @staticmethod
+    def check_side(side: int) -> None:
+        """Raises InputError where `side` pixels are not a multiple of the stride."""
+        if side < TinyBackbone.spatial_stride or side % TinyBackbone.spatial_stride:
+            raise InputError(
+                f"data.image_size is {side}; expected a multiple of the tiny backbone's stride, "
+                f"{TinyBackbone.spatial_stride}"
+            )
+
     @nn.compact
-    def __call__(self, clips: Array) -> Array:
+    def __call__(self, clips: Array, *, train: bool = False) -> Array:
         """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`.
 
         Raises:
           InputError: H or W is not a multiple of the stride.
         """
+        del train  # nothing here depends on it
         batch, frames, height, width = clips.shape[:4]
-        if height % self.spatial_stride or width % self.spatial_stride:
-            raise InputError(
-                f"data.image_size: found {height}x{width}; the tiny backbone needs sides that are "
-                f"multiples of {self.spatial_stride}"
-            )
+        self.check_side(height)
+        self.check_side(width)
         x = with_motion_energy(clips, gap=self.difference_frames).astype(self.dtype)
         x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
         x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
