@@ -79,12 +79,7 @@ def evaluate_checkpoint(
         predictor,
         evaluation_batches(config, predictor),
         stride=config.eval.stride,
-        limits=DetectionLimits(
-            score_threshold=config.eval.score_threshold,
-            per_class_top=config.eval.per_class_top,
-            nms_threshold=config.eval.tubelet_nms,
-            top=config.eval.clip_top,
-        ),
+        limits=detection_limits(config),
         provenance={"checkpoint": str(predictor.step), "split": config.data.eval_split},
     )
     seconds = time.monotonic() - start
@@ -108,8 +103,20 @@ def records_folder(config: ConfigDict) -> str:
 def check_config(config: ConfigDict) -> None:
     """Raises InputError for what would otherwise come to light after the detector's work."""
     parallel.check_batch_size(config.eval.batch_size)
+    detection_limits(config)
     records.load_index(records_folder(config), config.data.eval_split)
     read_annotations(config).split(config.data.eval_split)
+
+
+def detection_limits(config: ConfigDict) -> DetectionLimits:
+    return DetectionLimits(
+        score_threshold=config.eval.score_threshold,
+        per_class_top=config.eval.per_class_top,
+        nms_threshold=config.eval.tubelet_nms,
+        top=config.eval.clip_top,
+        frames=config.eval.frames,
+        inclusive_nms=config.eval.inclusive_nms,
+    )
 
 
 def evaluation_batches(config: ConfigDict, predictor: Predictor):

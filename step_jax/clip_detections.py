@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from step_jax.boxes import make_valid
 from step_jax.errors import InputError
 from step_jax.nms import ranks_in_runs, suppress
+from step_jax.windows import reported, window_index
 
 
 class ClipDetections(NamedTuple):
@@ -19,6 +21,7 @@ class ClipDetections(NamedTuple):
     tubelet: np.ndarray  # int64 [D], rows of the scores
     label: np.ndarray  # int64 [D], action classes
     score: np.ndarray  # float [D]
+    boxes: np.ndarray  # float [D, K, 4], normalised, within the image
 
 
 def clip_detections(
@@ -30,19 +33,23 @@ def clip_detections(
     per_class_top: int = 400,
     nms_threshold: float = 0.45,
     top: int = 200,
+    inclusive_side: int | None = None,
 ) -> ClipDetections:
     """Threshold, NMS per class and caps, for one clip or for many at once.
 
     Args:
       scores: float `[N, C]`, without the background.
       tubes: float `[N, K, 4]`, or `[N, C, K, 4]` where each class has its own box, normalised;
-        clipped to [0, 1] before they are compared.
+        clipped to the image before they are compared.
       clips: int `[N]`, which clip a tubelet belongs to; None: all belong to one.
       score_threshold: a score must be above it.
       per_class_top: the best of a clip and class that enter the NMS.
-      nms_threshold: mean IoU over the K frames, without the inclusive pixel, above which the lower
-        score is dropped.
+      nms_threshold: mean IoU over the K frames above which the lower score is dropped.
       top: the best pairs of a clip that are left in the end.
+      inclusive_side: None compares shares of the sides, as ACT's evaluation. The side of the
+        network's input does what the released model does: boxes are in its pixels and made valid
+        (2 px or less: the whole image), the IoU counts both border pixels, and what overlaps by
+        exactly the threshold is dropped too.
 
     At both caps equal scores go by class, then by the lower tubelet.
     """
@@ -56,10 +63,13 @@ def clip_detections(
     order = order[ranks_in_runs(group[order]) < per_class_top]
     tubelet, label, score, group = tubelet[order], label[order], score[order], group[order]
 
-    inside = np.clip(tubes_of(tubes, tubelet, label), 0, 1)
-    kept = np.flatnonzero(suppress(inside, group, nms_threshold, inclusive=False))
+    inside = _inside(tubes_of(tubes, tubelet, label), inclusive_side)
+    released = inclusive_side is not None
+    kept = suppress(inside, group, nms_threshold, inclusive=released, at_threshold=released)
+    kept = np.flatnonzero(kept)
     kept = kept[_best_of_runs(clips[tubelet[kept]], score[kept], top)]
-    return ClipDetections(tubelet[kept], label[kept], score[kept])
+    boxes = inside[kept] / (inclusive_side or 1)
+    return ClipDetections(tubelet[kept], label[kept], score[kept], boxes)
 
 
 def clip_rows(
@@ -71,6 +81,7 @@ def clip_rows(
     num_frames: np.ndarray,
     stride: int,
     step: int,
+    frames: str = "all",
     **limits,
 ) -> dict[str, np.ndarray]:
     """The rows of the detections table for one step of a batch of clips.
@@ -81,20 +92,21 @@ def clip_rows(
       videos, starts, num_frames: `[B]`, the clip's video, its first frame and the video's length.
       stride: between the windows of a video.
       step: 1-based.
+      frames: "all" or "middle": what of a window is reported, and compared in the NMS.
       limits: as for `clip_detections`.
 
     Returns: columns for `DetectionsWriter.append`. A clip that is longer than its video has no rows
       for the frames past the end.
     """
     (B, M, C), K = scores.shape, tubes.shape[-2]
-    tubes = tubes.reshape(B * M, *tubes.shape[2:])
+    shown = reported(frames, clip_frames=K)
+    tubes = tubes.reshape(B * M, *tubes.shape[2:])[..., shown, :]
     clips = np.repeat(np.arange(B), M)
     found = clip_detections(scores.reshape(B * M, C), tubes, clips=clips, **limits)
 
     order = np.lexsort((found.label, found.tubelet))  # as in a merged table
-    tubelet, label, score = (column[order] for column in found)
-    boxes = np.clip(tubes_of(tubes, tubelet, label), 0, 1)
-    frame = np.asarray(starts)[clips[tubelet], None] + np.arange(K)
+    tubelet, label, score, boxes = (column[order] for column in found)
+    frame = np.asarray(starts)[clips[tubelet], None] + np.arange(K)[shown]
     row, offset = np.nonzero(frame < np.asarray(num_frames)[clips[tubelet], None])
     clip, proposal = np.divmod(tubelet[row], M)
     x1, y1, x2, y2 = boxes[row, offset].T
@@ -116,19 +128,12 @@ def tubes_of(tubes: np.ndarray, tubelet: np.ndarray, label: np.ndarray) -> np.nd
     return tubes[tubelet, label % tubes.shape[1]]
 
 
-def _tubes_of_classes(tubes: np.ndarray, tubelet: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The tubes `[D, K, 4]` of (tubelet, class) pairs, whether or not the classes share them."""
-    if tubes.ndim == 3:
-        return tubes[tubelet]
-    return tubes[tubelet, label if tubes.shape[1] > 1 else 0]
-
-
-def window_index(starts: np.ndarray, *, stride: int) -> np.ndarray:
-    """The number of a window in its video's grid 0, stride, 2 * stride, ..., num_frames - K.
-
-    The last one is off the grid where the stride misses the end, hence the rounding up.
-    """
-    return -(-np.asarray(starts) // stride)
+def _inside(tubes: np.ndarray, inclusive_side: int | None) -> np.ndarray:
+    """Normalised tubes as they are compared: clipped shares, or valid boxes in pixels."""
+    if inclusive_side is None:
+        return np.clip(tubes, 0, 1)
+    side = inclusive_side
+    return make_valid(tubes * side, height=side, width=side)
 
 
 def _best_of_runs(runs: np.ndarray, scores: np.ndarray, top: int) -> np.ndarray:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.windows import check_frames
 
 FORMAT = "step_jax.detections"
 VERSION = 1
@@ -52,6 +53,8 @@ class TableHeader:
     stride: frames between the windows of a video.
     num_steps: steps of the detector, which the column `step` counts from 1.
     provenance: texts that say what made the table; nothing here reads them.
+    frames: which of a window's frames have rows: "all" (also where the file does not say) or its
+      "middle" one.
     """
 
     classes: tuple[str, ...]
@@ -59,11 +62,11 @@ class TableHeader:
     stride: int
     num_steps: int
     provenance: dict[str, str] = field(default_factory=dict)
+    frames: str = "all"
 
     def to_metadata(self) -> dict[str, str]:
-        values = {"format": FORMAT, "version": VERSION}
-        values |= {item.name: getattr(self, item.name) for item in fields(self)}
-        return {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
+        values = {item.name: json.dumps(getattr(self, item.name)) for item in fields(self)}
+        return {"format": FORMAT, "version": str(VERSION), **values}
 
     @classmethod
     def from_metadata(cls, metadata: dict[bytes, bytes] | None, path: pathlib.Path) -> TableHeader:
@@ -78,10 +81,12 @@ class TableHeader:
                 f"{path}: detections table of version {texts.get('version')}; "
                 f"this program reads version {VERSION}: run the evaluation again"
             )
+        texts.setdefault("frames", '"all"')  # tables were written before it could be another
         try:
             values = {item.name: json.loads(texts[item.name]) for item in fields(cls)}
         except (KeyError, ValueError) as error:
             raise InputError(f"{path}: its metadata are broken at {error}") from error
+        check_frames(values["frames"], where=f"{path}: frames")
         return cls(**values | {"classes": tuple(values["classes"])})
 
 
@@ -142,11 +147,17 @@ class DetectionsWriter:
         stride: int,
         num_steps: int,
         provenance: dict[str, str] | None = None,
+        frames: str = "all",
         row_group_rows: int = ROW_GROUP_ROWS,
     ):
         self.path = pathlib.Path(path)
         self.header = TableHeader(
-            tuple(classes), int(clip_frames), int(stride), int(num_steps), dict(provenance or {})
+            classes=tuple(classes),
+            clip_frames=int(clip_frames),
+            stride=int(stride),
+            num_steps=int(num_steps),
+            provenance=dict(provenance or {}),
+            frames=frames,
         )
         self._row_group_rows = row_group_rows
         self._pending: list[pa.RecordBatch] = []

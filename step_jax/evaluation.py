@@ -13,16 +13,34 @@ from step_jax.clip_detections import clip_rows
 from step_jax.detections import DetectionsWriter
 from step_jax.files import not_written
 from step_jax.inference import Predictor, Tubelets
+from step_jax.windows import check_frames
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLimits:
-    """What of a clip's scores becomes a detection; see `clip_detections.clip_detections`."""
+    """What of a clip's scores becomes a detection; see `clip_detections.clip_detections`.
+
+    frames: "all" or "middle", see `windows.reported`.
+    inclusive_nms: boxes as the released model's, in pixels of the network's input.
+
+    Raises InputError for an unknown `frames`.
+    """
 
     score_threshold: float = 0.01
     per_class_top: int = 400
     nms_threshold: float = 0.45
     top: int = 200
+    frames: str = "all"
+    inclusive_nms: bool = False
+
+    def __post_init__(self):
+        check_frames(self.frames, where="eval.frames")
+
+    def options(self, image_size: int) -> dict[str, Any]:
+        """Keyword arguments of `clip_rows` for a detector with that side."""
+        options = dataclasses.asdict(self)
+        inclusive = options.pop("inclusive_nms")
+        return options | {"inclusive_side": image_size if inclusive else None}
 
 
 def write_table(
@@ -47,12 +65,14 @@ def write_table(
     Raises InputError where the table cannot be written; then there is none.
     """
     windows = 0
+    options = limits.options(predictor.image_size)
     table = DetectionsWriter(
         path,
         classes=predictor.classes,
         clip_frames=predictor.clip_frames,
         stride=stride,
         num_steps=predictor.num_steps,
+        frames=limits.frames,
         provenance=dict(provenance),
     )
     try:
@@ -60,7 +80,8 @@ def write_table(
             for batch, steps in _predicted(predictor, batches):
                 windows += int(batch["example_mask"].sum())
                 for step, tubelets in enumerate(steps, start=1):
-                    writer.append(_rows(batch, tubelets, step=step, stride=stride, limits=limits))
+                    rows = _rows(batch, tubelets, step=step, stride=stride, **options)
+                    writer.append(rows)
     except OSError as error:
         raise not_written(path, error) from error
     return windows
@@ -84,7 +105,7 @@ def _rows(
     *,
     step: int,
     stride: int,
-    limits: DetectionLimits,
+    **options: Any,
 ) -> dict[str, Any]:
     real = np.asarray(batch["example_mask"])
     return clip_rows(
@@ -95,5 +116,5 @@ def _rows(
         num_frames=np.asarray(batch["num_frames"])[real],
         stride=stride,
         step=step,
-        **dataclasses.asdict(limits),
+        **options,
     )

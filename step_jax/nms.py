@@ -1,7 +1,8 @@
 """Greedy non-maximum suppression of boxes and tubelets, of one set or of very many sets at once.
 
 Everywhere: the best score is kept first, what overlaps a kept one by more than the threshold is
-dropped (equal to the threshold stays), equal scores go by the lower index. numpy only.
+dropped, equal scores go by the lower index. An overlap of exactly the threshold stays, as in ACT's
+code; with `at_threshold` it is dropped, as in the released model's. numpy only.
 """
 
 from __future__ import annotations
@@ -12,14 +13,22 @@ from step_jax.boxes import box_iou
 
 
 def nms(
-    boxes: np.ndarray, scores: np.ndarray, threshold: float, *, inclusive: bool = True
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    *,
+    inclusive: bool = True,
+    at_threshold: bool = False,
 ) -> np.ndarray:
     """Indices of the kept boxes, in descending score: `[N, 4]`, `[N]` -> int64 `[kept]`.
 
     With `inclusive` (the evaluation codes' convention) a box holds both its border pixels, so the
     boxes must be in pixels.
     """
-    return grouped_nms(boxes, scores, np.zeros(len(scores), int), threshold, inclusive=inclusive)
+    groups = np.zeros(len(scores), int)
+    return grouped_nms(
+        boxes, scores, groups, threshold, inclusive=inclusive, at_threshold=at_threshold
+    )
 
 
 def tubelet_nms(
@@ -36,6 +45,7 @@ def grouped_nms(
     threshold: float,
     *,
     inclusive: bool,
+    at_threshold: bool = False,
 ) -> np.ndarray:
     """NMS within each group, all groups together: one frame's class, one clip's class, ...
 
@@ -45,15 +55,24 @@ def grouped_nms(
       groups: int `[N]`, in any order; boxes of different groups do not see each other.
       threshold: IoU above which the lower score is dropped.
       inclusive: as for `nms`.
+      at_threshold: whether an overlap of exactly the threshold is dropped too.
 
     Returns: int64 indices of the kept boxes, ascending by group, descending by score within one.
     """
     order = np.lexsort((-scores, groups))
-    return order[suppress(boxes[order], groups[order], threshold, inclusive=inclusive)]
+    kept = suppress(
+        boxes[order], groups[order], threshold, inclusive=inclusive, at_threshold=at_threshold
+    )
+    return order[kept]
 
 
 def suppress(
-    boxes: np.ndarray, groups: np.ndarray, threshold: float, *, inclusive: bool
+    boxes: np.ndarray,
+    groups: np.ndarray,
+    threshold: float,
+    *,
+    inclusive: bool,
+    at_threshold: bool = False,
 ) -> np.ndarray:
     """The same for boxes in order: groups adjacent, the best of a group first -> kept, bool `[N]`.
 
@@ -69,7 +88,8 @@ def suppress(
         best, left = best[~is_best], left[~is_best]
         iou = box_iou(boxes[best], boxes[left], inclusive=inclusive)
         overlap = iou if iou.ndim == 1 else iou.mean(axis=-1)
-        left = left[~(overlap > threshold)]
+        dropped = overlap >= threshold if at_threshold else overlap > threshold
+        left = left[~dropped]
     return kept
 
 

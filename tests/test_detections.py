@@ -77,6 +77,23 @@ def test_any_reader_of_parquet_finds_the_schema(tmp_path):
     assert stored.schema.metadata[b"version"] == b"1"
 
 
+def test_which_frames_of_a_window_have_rows(tmp_path):
+    path = write(tmp_path / "d.parquet", random_rows(0), frames="middle")
+    assert read_detections(path).header.frames == "middle"
+    write_detections(tmp_path / "copy.parquet", read_detections(path))
+    assert read_header(tmp_path / "copy.parquet").frames == "middle"
+    other = write(tmp_path / "all.parquet", random_rows(1))
+    with pytest.raises(InputError, match=r"all\.parquet: frames is all, but middle in"):
+        merge_detections([path, other], tmp_path / "m.parquet")
+
+    def without(table):
+        kept = {key: v for key, v in table.schema.metadata.items() if key != b"frames"}
+        return table.replace_schema_metadata(kept)
+
+    rewrite(path, without)  # as tables were before
+    assert read_header(path).frames == "all"
+
+
 def test_one_step_alone(tmp_path):
     path = write(tmp_path / "d.parquet", random_rows(0), random_rows(1))
     everything = read_detections(path)
@@ -173,6 +190,10 @@ def rewrite(path, change):
         (
             lambda t: t.replace_schema_metadata(t.schema.metadata | {b"classes": b"[walk"}),
             "metadata are broken",
+        ),
+        (
+            lambda t: t.replace_schema_metadata(t.schema.metadata | {b"frames": b'"some"'}),
+            "frames 'some': expected one of all, middle",
         ),
         (lambda t: t.drop_columns(["score"]), "column 'score' is missing; expected float"),
         (

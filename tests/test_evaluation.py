@@ -49,9 +49,10 @@ def window_code(video, start):
 class FakePredictor(types.SimpleNamespace):
     """Its scores and boxes say which clip they were made from."""
 
-    def __init__(self, *, fails_at=None):
-        super().__init__(classes=CLASSES, clip_frames=CLIP_FRAMES, num_steps=2)
+    def __init__(self, *, fails_at=None, second=(0.5, 0.5, 0.9, 0.9)):
+        super().__init__(classes=CLASSES, clip_frames=CLIP_FRAMES, num_steps=2, image_size=20)
         self.calls, self.fails_at = 0, fails_at
+        self.corners = np.array([[0.0, 0.0, 0.4, 0.4], second], np.float32)
 
     def __call__(self, clips):
         self.calls += 1
@@ -59,20 +60,19 @@ class FakePredictor(types.SimpleNamespace):
             raise KeyboardInterrupt
         code = clips[:, None, None] / 100
         scores = np.broadcast_to(code, (len(clips), PROPOSALS, len(CLASSES))).astype(np.float32)
-        corners = np.array([[0.0, 0.0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9]], np.float32)
         tubes = np.broadcast_to(
-            corners[None, :, None, None], (len(clips), PROPOSALS, 1, CLIP_FRAMES, 4)
+            self.corners[None, :, None, None], (len(clips), PROPOSALS, 1, CLIP_FRAMES, 4)
         )
         return [Tubelets(scores, tubes, None), Tubelets(scores / 2, tubes, None)]
 
 
-def write(path, *, stride=2, batch_size=3, predictor=None, source=None):
+def write(path, *, stride=2, batch_size=3, predictor=None, source=None, **limits):
     return write_table(
         path,
         predictor or FakePredictor(),
         source if source is not None else batches(stride, batch_size=batch_size),
         stride=stride,
-        limits=DetectionLimits(score_threshold=0.0),
+        limits=DetectionLimits(score_threshold=0.0, **limits),
         provenance={"checkpoint": "7"},
     )
 
@@ -117,6 +117,35 @@ def test_header(tmp_path):
     assert header.classes == CLASSES
     assert (header.clip_frames, header.stride, header.num_steps) == (CLIP_FRAMES, 2, 2)
     assert header.provenance == {"checkpoint": "7"}
+
+
+def test_middle_frames_alone(tmp_path):
+    """Frame 1 of 3; the short video ends with it."""
+    write(tmp_path / "table.parquet", stride=4, frames="middle")
+    table = read_detections(tmp_path / "table.parquet")
+    assert table.header.frames == "middle"
+    names = np.array(table.videos)[table.video]
+    expected = {(video, start + 1) for video, start, _ in windows(4)}
+    assert set(zip(names, table.frame, strict=True)) == expected
+    assert len(table) == 2 * len(expected) * PROPOSALS * len(CLASSES)
+
+
+def test_nms_as_the_released_models(tmp_path):
+    """In pixels of 20 x 20 the two boxes, of 9 x 9 pixels with their borders, share one of 161."""
+    touching = {"inclusive_nms": True, "nms_threshold": 1 / 161}
+    for name, limits, tubelets in [
+        ("one", touching, 1),
+        ("both", touching | {"nms_threshold": 1.01 / 161}, 2),
+        ("shares", {"nms_threshold": 1 / 161}, 2),
+    ]:
+        predictor = FakePredictor(second=(0.4, 0.4, 0.8, 0.8))
+        write(tmp_path / name, predictor=predictor, **limits)
+        assert len(set(read_detections(tmp_path / name).tubelet % PROPOSALS)) == tubelets
+
+
+def test_unknown_frames():
+    with pytest.raises(InputError, match=r"eval\.frames 'centre': expected one of all, middle"):
+        DetectionLimits(frames="centre")
 
 
 def test_the_device_works_while_the_host_reads(tmp_path):

@@ -1,4 +1,4 @@
-"""NMS against a loop over pairs, at its boundaries and against ACT's reference numbers."""
+"""NMS against a loop over pairs, at its boundaries, against ACT's and the released model's code."""
 
 import numpy as np
 import pytest
@@ -76,6 +76,17 @@ def test_overlap_equal_to_the_threshold_stays():
     assert nms(boxes, scores, 0.5, inclusive=True).tolist() == [0]  # 66 / 121 pixels
 
 
+def test_overlap_equal_to_the_threshold_goes_if_asked_to():
+    """5 and 4 of 10 rows of pixels, both borders included."""
+    boxes = np.array([[0, 0, 9, 9], [0, 0, 9, 4], [0, 0, 9, 3]], np.float32)  # IoU .5 and .4
+    scores = np.array([0.9, 0.8, 0.7], np.float32)
+    assert nms(boxes, scores, 0.5, at_threshold=True).tolist() == [0, 2]
+    assert nms(boxes[[0, 2]], scores[:2], 0.4, at_threshold=True).tolist() == [0]
+    assert nms(boxes[[0, 2]], scores[:2], 0.4, at_threshold=False).tolist() == [0, 1]
+    above = np.nextafter(0.5, 1, dtype=np.float32)
+    assert nms(boxes[:2], scores[:2], above, at_threshold=True).tolist() == [0, 1]
+
+
 def test_what_was_dropped_drops_nothing():
     boxes = np.array([[0, 0, 9, 9], [4, 0, 13, 9], [8, 0, 17, 9]], np.float32)
     assert nms(boxes, np.array([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]
@@ -101,6 +112,14 @@ def test_reference_numbers(data_dir):
     for threshold, top in ((0.3, None), (0.3, 10), (0.7, None), (0.7, 300)):
         kept = tubelet_nms(tubes, scores, threshold, inclusive=True)[:top]
         assert kept.tolist() == reference[f"nms_tubelets_keep_{threshold}_{top}"].tolist()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.4, 0.7])
+def test_numbers_of_the_released_model(data_dir, threshold):
+    reference = np.load(data_dir / "released_detections.npz")
+    boxes, scores = reference["nms_boxes"], reference["nms_scores"]
+    kept = nms(boxes, scores, threshold, at_threshold=True)
+    assert sorted(kept) == reference[f"nms_keep_{threshold}"].tolist()
 
 
 def test_ranks_in_runs():

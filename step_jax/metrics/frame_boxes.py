@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from step_jax.annotations import Annotations, Video
-from step_jax.detections import Detections
+from step_jax.detections import Detections, TableHeader
 from step_jax.errors import InputError
+from step_jax.windows import evaluated_frames
 
 BLOCK_ROWS = 2**17  # what fits into a cache is faster
 
@@ -43,10 +44,25 @@ def first_frames(videos: Sequence[Video]) -> np.ndarray:
     return np.cumsum([0, *(video.num_frames for video in videos)])
 
 
-def truth_boxes(annotations: Annotations, split: str) -> FrameBoxes:
-    """The ground truth: one row for each label of each box, tube by tube.
+def frames_that_count(videos: Sequence[Video], header: TableHeader) -> np.ndarray:
+    """Which of all frames the detector was asked about: bool `[F]`, counted as in `FrameBoxes`."""
+    return np.concatenate(
+        [
+            evaluated_frames(
+                video.num_frames,
+                frames=header.frames,
+                clip_frames=header.clip_frames,
+                stride=header.stride,
+            )
+            for video in videos
+        ]
+    )
 
-    Raises InputError for an unknown split and for one without any box.
+
+def truth_boxes(annotations: Annotations, split: str, header: TableHeader) -> FrameBoxes:
+    """The ground truth in the frames that count: a row for each label of each box, tube by tube.
+
+    Raises InputError for an unknown split and for one without any box in such a frame.
     """
     videos = annotations.split(split)
     frames, labels, boxes = [], [], []
@@ -55,14 +71,16 @@ def truth_boxes(annotations: Annotations, split: str) -> FrameBoxes:
             frames.append(first + tube.frames)
             labels.append(np.full(len(tube.frames), label))
             boxes.append(tube.boxes)
-    if not frames:
+    frame = np.concatenate([*frames, np.zeros(0, np.int64)])
+    counts = np.flatnonzero(frames_that_count(videos, header)[frame])
+    if not len(counts):
+        where = "" if header.frames == "all" else " in the middle frame of any window"
         raise InputError(
-            f"{annotations.name}: split {split!r} has no annotated box; there is nothing to "
+            f"{annotations.name}: split {split!r} has no annotated box{where}; there is nothing to "
             "compare detections with"
         )
-    frame = np.concatenate(frames)
     score = np.ones(len(frame), np.float32)
-    return FrameBoxes(frame, np.concatenate(labels), np.concatenate(boxes), score)
+    return FrameBoxes(frame, np.concatenate(labels), np.concatenate(boxes), score).take(counts)
 
 
 def detected_boxes(
@@ -72,7 +90,7 @@ def detected_boxes(
 
     In a block: by video (in the order of the split), frame, class, descending score, tubelet.
     Raises InputError for other classes than the annotations', for a video that is not in the split
-    and for a frame beyond its video's end.
+    and for a frame beyond its video's end or one that should have no rows.
     """
     videos = annotations.split(split)
     _check_classes(detections, annotations)
@@ -82,6 +100,7 @@ def detected_boxes(
     video = number[rows.video]
     _check_frames(rows, video, videos)
     first = first_frames(videos)
+    _check_frames_count(rows, first[video] + rows.frame, videos)
     sides = np.array([[v.width, v.height, v.width, v.height] for v in videos], np.float32)
     for block in _blocks(video, num_videos=len(videos)):
         some = rows.take(block)
@@ -130,6 +149,17 @@ def _check_frames(rows: Detections, video: np.ndarray, videos: Sequence[Video]):
         raise InputError(
             f"detection in frame {rows.frame[row]} of video {videos[video[row]].id!r}, which has "
             f"{num_frames[row]} frames (from 0); expected the videos that are annotated"
+        )
+
+
+def _check_frames_count(rows: Detections, frame: np.ndarray, videos: Sequence[Video]):
+    bad = np.flatnonzero(~frames_that_count(videos, rows.header)[frame])
+    if len(bad):
+        row, header = bad[0], rows.header
+        raise InputError(
+            f"detection in frame {rows.frame[row]} of video {rows.videos[rows.video[row]]!r}, the "
+            f"middle of no window of {header.clip_frames} frames at stride {header.stride}; "
+            "expected the annotations that the detector was evaluated on"
         )
 
 

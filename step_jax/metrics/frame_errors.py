@@ -61,7 +61,7 @@ def frame_errors(
 
     An error's share is the area under (such errors so far / detections so far) over recall.
     """
-    truth = truth_boxes(annotations, split)
+    truth = truth_boxes(annotations, split, detections.header)
     videos = first_frames(annotations.split(split))
     blocks = [
         suppressed(block, nms_threshold)

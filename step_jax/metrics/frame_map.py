@@ -7,17 +7,24 @@ for every step of the detector. docs/evaluation.md tells the protocol and how ot
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from step_jax.annotations import Annotations, read_native
+from step_jax.annotations import Annotations, Video, read_native
 from step_jax.boxes import box_iou
 from step_jax.cli import run_command
-from step_jax.detections import Detections, read_detections
+from step_jax.detections import Detections, TableHeader, read_detections
 from step_jax.files import write_json
 from step_jax.metrics.average_precision import precision_recall, ranking, trapezoid_ap
-from step_jax.metrics.frame_boxes import FrameBoxes, detected_boxes, pairs, truth_boxes
+from step_jax.metrics.frame_boxes import (
+    FrameBoxes,
+    detected_boxes,
+    frames_that_count,
+    pairs,
+    truth_boxes,
+)
 from step_jax.nms import starts_of_runs, suppress
 
 
@@ -54,10 +61,11 @@ def frame_map(
     iou_threshold: float = 0.5,
     nms_threshold: float = 0.3,
 ) -> FrameMap:
-    """Frame-mAP of one step's detections over all frames of a split.
+    """Frame-mAP of one step's detections over the frames of a split.
 
     Args:
-      detections: the table; a video or frame without rows counts as one without detections.
+      detections: the table; a video or frame without rows counts as one without detections. Its
+        header says whether all frames count or only those in the middle of a window.
       annotations: their classes must be those of the table.
       split: equal scores count in its order of videos, then in that of the frames.
       step: 1-based.
@@ -67,7 +75,7 @@ def frame_map(
     Raises InputError as `truth_boxes` and `detected_boxes`.
     """
     num_classes = len(annotations.classes)
-    truth = truth_boxes(annotations, split)
+    truth = truth_boxes(annotations, split, detections.header)
     blocks = [
         suppressed(block, nms_threshold)
         for block in detected_boxes(detections, annotations, split, step=step)
@@ -90,7 +98,7 @@ def frame_map(
         num_true_positives=np.array([np.count_nonzero(h) for h in hits]),
         precision=tuple(precision for precision, _ in curves),
         recall=tuple(recall for _, recall in curves),
-        protocol=_protocol(annotations, split, ap, iou_threshold, nms_threshold),
+        protocol=_protocol(annotations, split, detections.header, ap, iou_threshold, nms_threshold),
     )
 
 
@@ -140,7 +148,7 @@ def localization_recall(
     A box with several classes counts once for each. Says whether a step fails at boxes or at
     actions.
     """
-    truth = truth_boxes(annotations, split)
+    truth = truth_boxes(annotations, split, detections.header)
     covered = np.zeros(len(truth.frame), bool)
     for found in detected_boxes(detections, annotations, split, step=step):
         detection, box = pairs(found.frame, truth.frame)
@@ -209,19 +217,29 @@ def format_table(report: dict) -> str:
 def _protocol(
     annotations: Annotations,
     split: str,
+    header: TableHeader,
     ap: np.ndarray,
     iou_threshold: float,
     nms_threshold: float,
 ) -> str:
     videos, classes = annotations.split(split), annotations.classes
-    frames = sum(video.num_frames for video in videos)
     absent = [name for name, value in zip(classes, ap, strict=True) if np.isnan(value)]
     left_out = f" (no ground truth: {', '.join(absent)})" if absent else ""
     return (
         f"frame-mAP@{iou_threshold:g}, ACT protocol: NMS {nms_threshold:g} per frame and class, "
-        f"all {frames:,} frames of {len(videos)} videos (also those without ground truth), "
+        f"{_frames(videos, header)} of {len(videos)} videos (also those without ground truth), "
         "inclusive-pixel IoU, trapezoid AP from precision 1 at recall 0, mean over "
         f"{len(classes) - len(absent)} of {len(classes)} classes{left_out}"
+    )
+
+
+def _frames(videos: Sequence[Video], header: TableHeader) -> str:
+    counts = frames_that_count(videos, header)
+    if header.frames == "all":
+        return f"all {len(counts):,} frames"
+    return (
+        f"{np.count_nonzero(counts):,} of {len(counts):,} frames (the middle ones of windows of "
+        f"{header.clip_frames} frames, stride {header.stride})"
     )
 
 

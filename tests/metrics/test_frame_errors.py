@@ -60,7 +60,7 @@ def problem():
 def test_every_kind():
     detections, annotations = problem()
     (found,) = detected_boxes(detections, annotations, "test", step=1)
-    truth = truth_boxes(annotations, "test")
+    truth = truth_boxes(annotations, "test", detections.header)
     videos = first_frames(annotations.videos)
     kinds = classify(found, truth, videos, iou_threshold=0.5)
     by_score = kinds[np.argsort(-found.score)]

@@ -13,6 +13,7 @@ from step_jax.detections import Detections, TableHeader, write_detections
 from step_jax.errors import InputError
 from step_jax.metrics import frame_boxes, frame_map
 from step_jax.metrics.frame_boxes import detected_boxes
+from step_jax.metrics.frame_errors import frame_errors
 
 SIDE = 64  # of the made-up videos; a power of two, so that normalising is exact
 
@@ -161,7 +162,7 @@ def reference_detections(reference, annotations):
     clips = np.repeat(np.arange(len(reference["clip_size"])), reference["clip_size"])
     found = clip_detections(reference["scores"], tubes, clips=clips)
     order = np.lexsort((found.label, found.tubelet))
-    tubelet, label, score = (np.repeat(column[order], 6) for column in found)
+    tubelet, label, score = (np.repeat(column[order], 6) for column in found[:3])
     offset = np.tile(np.arange(6), len(order))
     return Detections(
         header=TableHeader(annotations.classes, 6, 1, 1),
@@ -322,6 +323,55 @@ def test_frames_and_videos_without_ground_truth_count():
     rows = [(0, 0, 0, 0.9, BOX), (1, 5, 0, 0.8, BOX), (0, 7, 0, 0.7, BOX), (0, 1, 0, 0.6, BOX)]
     by_hand = 0.5 * 1 + 0.5 * (1 / 3 + 2 / 4) / 2
     assert ap_of(rows, tubes) == pytest.approx(100 * by_hand)
+
+
+def only_middles(detections, *, clip_frames=4, stride=3):
+    """As of windows of 4 frames at 0, 3 and 6 of 10: what lies in frames 2, 5 and 8."""
+    header = dataclasses.replace(
+        detections.header, frames="middle", clip_frames=clip_frames, stride=stride
+    )
+    kept = detections.take(np.isin(detections.frame, [2, 5, 8]))
+    return dataclasses.replace(kept, header=header)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_middle_frames_alone_equal_the_loop(seed):
+    rows, tubes = random_problem(seed)
+    annotations = make_annotations(tubes)
+    detections = only_middles(make_detections(rows))
+    result = frame_map.frame_map(detections, annotations, "test", step=1)
+    cut = [
+        (video, labels, first + offset, [box])
+        for video, labels, first, boxes in tubes
+        for offset, box in enumerate(boxes)
+        if first + offset in (2, 5, 8)
+    ]
+    expected = [slow_frame_ap(detections, make_annotations(cut), label) for label in range(3)]
+    np.testing.assert_allclose(result.ap, expected, atol=1e-9)
+    assert result.num_ground_truth.sum() == sum(len(labels) for _, labels, _, _ in cut)
+    assert "6 of 20 frames (the middle ones of windows of 4 frames, stride 3)" in result.protocol
+
+
+def test_recall_and_errors_are_of_the_middle_frames_too():
+    tubes = [(0, (0,), 0, [BOX] * 10)]
+    rows = [(0, frame, 0, 0.9, BOX) for frame in (2, 5)] + [(0, 8, 0, 0.8, FAR)]
+    detections, annotations = only_middles(make_detections(rows)), make_annotations(tubes)
+    arguments = (detections, annotations, "test")
+    assert frame_map.frame_map(*arguments, step=1).ap[0] == pytest.approx(100 * 2 / 3)
+    recall = frame_map.localization_recall(*arguments, step=1)
+    assert recall == pytest.approx(100 * 2 / 3)
+    assert frame_errors(*arguments, step=1).missed[0] == pytest.approx(100 / 3)
+
+
+def test_middle_frames_without_ground_truth_or_with_other_windows_are_errors():
+    annotations = make_annotations([(0, (0,), 0, [BOX, BOX])])
+    detections = only_middles(make_detections([(0, 2, 0, 0.9, BOX)]))
+    with pytest.raises(InputError, match="no annotated box in the middle frame of any window"):
+        frame_map.frame_map(detections, annotations, "test", step=1)
+    longer = make_annotations([(0, (0,), 0, [BOX] * 5)])
+    other = only_middles(make_detections([(0, 2, 0, 0.9, BOX)]), stride=2, clip_frames=2)
+    with pytest.raises(InputError, match="frame 2 of video 'v0', the middle of no window of 2"):
+        frame_map.frame_map(other, longer, "test", step=1)
 
 
 def test_boxes_are_clipped_to_the_image():
