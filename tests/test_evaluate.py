@@ -16,6 +16,7 @@ from step_jax import evaluations, run_folder
 from step_jax.checkpoint import Checkpoints
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
+from step_jax.inference import Tubelets
 from step_jax.train_state import create_train_state
 
 LAST = tiny_run.STEPS
@@ -117,6 +118,60 @@ def test_again_from_the_table(run_program, evaluated_run, tmp_path):
     assert {"score", "steps", "protocol"} <= metrics.keys()
 
 
+# --- a detector of keyframes ----------------------------------------------------------------------
+
+
+class KeyframePredictor:
+    """Sees the bright square in the frame in the middle of what it is given, and where it goes.
+
+    Its target clips are one feature frame of four frames long, which all get that one's box.
+    """
+
+    classes, step, num_steps = tiny_run.CLASSES, 1, 1
+    clip_frames, input_frames, image_size = 4, 4, tiny_run.SIDE
+
+    def __call__(self, clips):
+        boxes = np.stack([[square(frame) for frame in clip[::2]] for clip in clips])
+        goes_left = boxes[:, 0, 0] > boxes[:, 1, 0]
+        scores = np.where(goes_left[:, None, None], [[[0.9, 0.2]]], [[[0.2, 0.9]]])
+        tubes = np.repeat(boxes[:, None, None, 1:], 4, axis=3) / tiny_run.SIDE
+        return [Tubelets(scores.astype(np.float32), tubes.astype(np.float32), None)]
+
+
+def square(frame):
+    rows, columns = np.nonzero(frame[..., 0] > 150)
+    if not len(rows):
+        return [0, 0, 0, 0]  # the padding of a batch
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_middle_frames_are_compared_with_the_ground_truth_of_their_own(squares, tmp_path):
+    """The square moves by a ninth of its width a frame, so that one frame off is a miss."""
+    config = tiny_run.config(
+        squares, eval__frames="middle", eval__inclusive_nms=True, eval__iou_threshold=0.85
+    )
+    report = evaluate.evaluate_checkpoint(config, tmp_path, KeyframePredictor())
+    assert report["score"] == 100
+    assert report["steps"][0]["localization_recall"] == 100
+    middles = {"c": [2, 4, 6, 7], "d": [2, 3]}  # windows at 0, 2, 4, 5 of 9 and at 0, 1 of 5
+    assert [item["num_ground_truth"] for item in report["steps"][0]["per_class"]] == [4, 2]
+    assert "6 of 14 frames (the middle ones of windows of 4 frames, stride 2)" in report["protocol"]
+    table = read_detections(tmp_path / "eval" / "test" / "1" / "detections.parquet")
+    found = set(zip(np.array(table.videos)[table.video], table.frame, strict=True))
+    assert found == {(video, frame) for video, frames in middles.items() for frame in frames}
+
+    config.eval.frames = "all"
+    report = evaluate.evaluate_checkpoint(config, tmp_path, KeyframePredictor())
+    assert report["score"] < 60
+
+
+def test_frames_that_are_not_known_are_noticed_before_the_work(squares, tmp_path):
+    config = tiny_run.config(squares, eval__frames="first")
+    with pytest.raises(InputError, match=r"eval\.frames 'first': expected one of all, middle"):
+        evaluate.evaluate_checkpoint(config, tmp_path, types.SimpleNamespace(step=3))
+    assert not (tmp_path / "eval").exists()
+
+
 # --- which checkpoint -----------------------------------------------------------------------------
 
 
@@ -150,6 +205,16 @@ def test_a_configuration_of_its_own(run_program, recorded, squares, finished_run
     flags = tiny_run.flags(squares, workdir=tmp_path / "run", eval__stride=1)
     assert run_program("evaluate", *flags)[0] == 0
     assert recorded == [(LAST, 1)]
+
+
+def test_single_keys_of_the_runs_own_configuration(run_program, recorded, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    flags = ("--config.eval.stride=1", "--config.data.records=elsewhere", "--workdir")
+    assert run_program("evaluate", *flags, tmp_path / "run")[0] == 0
+    assert recorded == [(LAST, 1)]
+    status, _, errors = run_program("evaluate", "--config.eval.strid=1", *flags, tmp_path / "run")
+    assert status == 1
+    assert "--config.eval.strid: no such key. Did you mean" in errors[-1]
 
 
 def test_what_is_wrong_is_noticed_before_the_work(squares, tmp_path):
