@@ -268,10 +268,13 @@ def main():
     parser.add_argument("--annotations", required=True, help="native annotation file (JSON)")
     parser.add_argument("--detections", required=True, help="table that evaluate.py wrote")
     parser.add_argument("--split", required=True, help="split of the annotations, e.g. test")
+    parser.add_argument("--frame_nms", type=float, default=0.3, help="IoU (0.3); 1: no NMS")
     parser.add_argument("--output", help="JSON file for the numbers")
     args = parser.parse_args()
     annotations = read_native(args.annotations)
-    report = evaluate_table(read_detections(args.detections), annotations, args.split)
+    report = evaluate_table(
+        read_detections(args.detections), annotations, args.split, nms_threshold=args.frame_nms
+    )
     print(format_table(report))
     if args.output:
         write_json(args.output, report)

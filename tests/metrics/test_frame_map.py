@@ -455,3 +455,7 @@ def test_the_command_prints_and_writes_every_step(tmp_path, monkeypatch, capsys)
     assert report["provenance"] == {"checkpoint": "7"}
     assert report["num_videos_with_detections"] == 2
     assert report["protocol"] in lines
+
+    monkeypatch.setattr(sys, "argv", ["frame_map", *arguments, "--frame_nms", "1"])
+    frame_map.main()
+    assert "NMS 1 per frame and class" in capsys.readouterr().out
