@@ -41,7 +41,7 @@ def init_variables(
     """Initialises the detector's variables, in one compilation."""
     plan = detector.plan
     frames = plan.longest * detector.backbone.temporal_stride
-    clips = jnp.zeros((1, frames, image_size, image_size, 3))
+    clips = jnp.zeros((1, frames, image_size, image_size, detector.backbone.channels))
     whole = jnp.array([0.0, 0.0, image_size, image_size])
     tubes = jnp.broadcast_to(whole, (num_proposals, plan.chunk, 4))
     return jax.jit(detector.init)(key, clips, tubes)

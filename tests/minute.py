@@ -49,10 +49,11 @@ def detector(**changes: Any) -> StepDetector:
 class PatchMeans(nn.Module):
     """A backbone without parameters: means of 8x8 patches of pairs of frames."""
 
+    channels = 3
     spatial_stride = 8
     temporal_stride = 2
 
-    def __call__(self, clips: jax.Array) -> jax.Array:
+    def __call__(self, clips: jax.Array, *, train: bool = False) -> jax.Array:
         b, t, h, w, c = clips.shape
         return clips.reshape(b, t // 2, 2, h // 8, 8, w // 8, 8, c).mean(axis=(2, 4, 6))
 
