@@ -1,7 +1,8 @@
 """Evaluates checkpoints: python evaluate.py --config=configs/moving_actors.py --workdir=DIR.
 
-Every window of the evaluation split once; prints frame-mAP of every step and class and writes, for
-each checkpoint, WORKDIR/eval/SPLIT/STEP/{detections.parquet, metrics.json}.
+Without --config the run's own configuration is taken, which --config.KEY=VALUE changes too. Every
+window of the evaluation split once; prints frame-mAP of every step and class and writes, for each
+checkpoint, WORKDIR/eval/SPLIT/STEP/{detections.parquet, metrics.json}.
 
 --watch evaluates checkpoints as a training run makes them, and ends when the training has ended.
 --detections FILE computes the numbers again from a table, without the model.
@@ -9,6 +10,8 @@ each checkpoint, WORKDIR/eval/SPLIT/STEP/{detections.parquet, metrics.json}.
 
 from __future__ import annotations
 
+import argparse
+import sys
 import time
 from typing import Any
 
@@ -34,14 +37,34 @@ TABLE = "detections.parquet"
 
 def define_flags() -> None:
     """Only when this file is the program: train.py imports it and has flags of its own."""
-    config_flags.DEFINE_config_file(
-        "config", None, "Configuration; the run's own if left out.", lock_config=True
-    )
+    help_text = "Configuration; the run's own if left out. Its keys: --config.KEY=VALUE."
+    own = configuration_of_run(sys.argv[1:])
+    if own is None:
+        config_flags.DEFINE_config_file("config", None, help_text, lock_config=True)
+    else:
+        config_flags.DEFINE_config_dict("config", own, help_text, lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the training run.")
     flags.DEFINE_string("checkpoint", "latest", "latest, best, or a step.")
     flags.DEFINE_boolean("watch", False, "Evaluate checkpoints as they appear.")
     flags.DEFINE_string("detections", None, "Evaluate this table, without a model.")
     flags.DEFINE_float("poll_seconds", 5.0, "How often --watch looks for a new checkpoint.")
+
+
+def configuration_of_run(arguments: list[str]) -> ConfigDict | None:
+    """The run's own configuration where the command line has no other, so that flags can change it.
+
+    None where there is none to be had; `main` says why, if it is needed.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("config", "workdir"):
+        parser.add_argument(f"-{name}", f"--{name}", nargs="?")
+    told, _ = parser.parse_known_args(arguments)
+    if told.config or not told.workdir:
+        return None
+    try:
+        return ConfigDict(run_folder.read_config(told.workdir))
+    except InputError:
+        return None
 
 
 def main() -> None:
@@ -194,5 +217,4 @@ def watch(
 
 
 if __name__ == "__main__":
-    define_flags()
-    run_with_flags(main)
+    run_with_flags(main, define=define_flags)

@@ -232,5 +232,4 @@ def evaluation_scalars(report: Mapping[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    define_flags()
-    run_with_flags(main)
+    run_with_flags(main, define=define_flags)

@@ -32,12 +32,18 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(status)
 
 
-def run_with_flags(main: Callable[[], int | None]) -> NoReturn:
-    """As `run_command`, after parsing the command line by absl's flags and ml_collections."""
+def run_with_flags(
+    main: Callable[[], int | None], *, define: Callable[[], None] = lambda: None
+) -> NoReturn:
+    """As `run_command`, after parsing the command line by absl's flags and ml_collections.
+
+    `define` declares the flags; those of a configuration that is there already are parsed by that.
+    """
 
     def parse_and_run() -> int | None:
         app.define_help_flags()
         try:
+            define()
             surplus = flags.FLAGS(sys.argv)[1:]
         except (flags.Error, AttributeError, KeyError, TypeError) as error:
             # ml_collections raises Python's own errors for keys that a configuration lacks.

@@ -143,8 +143,7 @@ def run(name: str):
     ours = {"config", "workdir", *OWN_FLAGS}
     for flag in [flag for flag in absl_flags.FLAGS if flag.partition(".")[0] in ours]:
         delattr(absl_flags.FLAGS, flag)
-    module.define_flags()
-    run_with_flags(module.main)
+    run_with_flags(module.main, define=module.define_flags)
 
 
 def start(program: str, *arguments: object, cache: pathlib.Path, fills_cache: bool = True):
