@@ -17,8 +17,9 @@ from step_jax.models.i3d import I3DBackbone, I3DContext
 from step_jax.models.residual_head import ResidualHead
 from step_jax.models.step import StepDetector, StepPlan
 from step_jax.models.tiny import TinyBackbone
+from step_jax.models.vgg import VGG16Backbone
 
-BACKBONES = {"tiny": TinyBackbone, "i3d": I3DBackbone}
+BACKBONES = {"tiny": TinyBackbone, "i3d": I3DBackbone, "vgg16": VGG16Backbone}
 HEADS = {"two_branch": TwoBranchHead, "residual": ResidualHead}
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
