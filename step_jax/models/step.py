@@ -152,18 +152,33 @@ class StepDetector(nn.Module):
         self, step: int, features: Features, tubes: Array, *, dropout_keys: Array | None = None
     ) -> StepOutput:
         """One step's spatial refinement (Section 3.2) of `tubes [B, N, L, 4]`, step from 0."""
-        window = self.plan.window(step)
+        rois = self.roi_features(step, features.maps, tubes)
+        return self.run_head(step, rois, features.context, tubes, dropout_keys=dropout_keys)
+
+    def roi_features(self, step: int, maps: Array, tubes: Array) -> Array:
+        """The backbone's `maps` in each frame's box of each tube: `[B, N, L, P, P, C]`."""
         pool = roi.roi_align if self.roi_mode == "align" else roi.roi_pool
         rois = pool(
-            features.maps[:, window],
+            maps[:, self.plan.window(step)],
             tubes.swapaxes(1, 2),
             output_size=self.pool_size,
             stride=self.backbone.spatial_stride,
         )
-        context = None if features.context is None else features.context[:, window]
+        return rois.swapaxes(1, 2)
+
+    def run_head(
+        self,
+        step: int,
+        rois: Array,
+        context: Array | None,
+        tubes: Array,
+        *,
+        dropout_keys: Array | None = None,
+    ) -> StepOutput:
+        """The step's head on what `roi_features` gives; `context` is that of the longest window."""
+        context = None if context is None else context[:, self.plan.window(step)]
         path = tube_ops.path(tubes)
-        out = self.heads[step](rois.swapaxes(1, 2), context, path, dropout_keys=dropout_keys)
-        return StepOutput(tubes, out)
+        return StepOutput(tubes, self.heads[step](rois, context, path, dropout_keys=dropout_keys))
 
     def class_scores(self, output: StepOutput) -> Array:
         """Probabilities of the C actions, `[B, N, C]`, background left out."""
