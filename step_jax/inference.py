@@ -165,14 +165,18 @@ def restore_predictor(checkpoints: Checkpoints, step: int) -> Predictor:
 
     Checkpoints of one run share what is compiled.
     """
-    template = _template(json.dumps(checkpoints.describe(step), sort_keys=True))
+    template = abstract_predictor(checkpoints.describe(step))
     variables = checkpoints.restore_variables(step, template.variables)
     return template.with_variables(variables, step=step)
 
 
+def abstract_predictor(description: Mapping[str, Any]) -> Predictor:
+    """The predictor that a description tells of, with the variables' shapes in their place."""
+    return _template(json.dumps(description, sort_keys=True))
+
+
 @functools.lru_cache(maxsize=1)
 def _template(description: str) -> Predictor:
-    """The predictor that a description tells of, with the variables' shapes in their place."""
     told = json.loads(description)
     classes = tuple(told["classes"])
     detector = build_detector(num_classes=len(classes), **told["model"])
