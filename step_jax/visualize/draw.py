@@ -41,8 +41,8 @@ def draw_boxes(
       frame: RGB uint8 `[H, W, 3]`.
       boxes: `[N, 4]` in pixels of the frame; clipped to it.
       colors: uint8 `[N, 3]`.
-      labels: one text a box, written beside it on a chip of its colour, inside the picture and, as
-        far as there is room, not over another label.
+      labels: one text a box, of one line or several, written beside it on chips of its colour,
+        inside the picture and, as far as there is room, not over another label.
       dashed: dashed outlines, for ground truth.
       thickness: of the lines; by default it follows the frame's size.
       opacity: of everything drawn, 0 to 1.
@@ -97,9 +97,15 @@ def _write_labels(
     size = font_size(height, width)
     placed: list[tuple[int, int, int, int]] = []
     for box, color, text in zip(corners, colors, labels, strict=True):
-        x, y = _place(chip_size(text, size), box, placed, height=height, width=width)
-        draw_chip(picture, text, x=x, y=y, size=size, color=text_color(color), background=color)
-        placed.append((x, y, x + chip_size(text, size)[0], y + chip_size(text, size)[1]))
+        lines = text.split("\n")
+        widths, heights = zip(*(chip_size(line, size) for line in lines), strict=True)
+        block, step = (max(widths), sum(heights)), heights[0]
+        x, y = _place(block, box, placed, height=height, width=width, step=step)
+        ink = text_color(color)
+        for number, line in enumerate(lines):
+            top = y + number * step
+            draw_chip(picture, line, x=x, y=top, size=size, color=ink, background=color)
+        placed.append((x, y, x + block[0], y + block[1]))
 
 
 def _place(
@@ -109,19 +115,21 @@ def _place(
     *,
     height: int,
     width: int,
+    step: int,
 ) -> tuple[int, int]:
     """Top left corner of a label: above its box, higher above, else inside, top down, else below.
 
-    The first free place wins, so that the labels of one actor stack; where all are taken, the last.
+    The first free place wins, `step` px from one to the next, so that the labels of actors that
+    meet stack; where all are taken, the last.
     """
-    chip_width, chip_height = size
-    left = max(min(box[0] - 1, width - chip_width), 0)
-    above = [box[1] - number * chip_height for number in range(1, 1 + _LABELS_ABOVE)]
-    inside = range(box[1], max(box[3] - chip_height, box[1] + 1), chip_height)
-    rows = [y for y in (*above, *inside, box[3] + 1) if 0 <= y <= height - chip_height]
-    rows = rows or [max(height - chip_height, 0)]
+    label_width, label_height = size
+    left = max(min(box[0] - 1, width - label_width), 0)
+    above = [box[1] - label_height - number * step for number in range(_LABELS_ABOVE)]
+    inside = range(box[1], max(box[3] - label_height, box[1] + 1), step)
+    rows = [y for y in (*above, *inside, box[3] + 1) if 0 <= y <= height - label_height]
+    rows = rows or [max(height - label_height, 0)]
     for y in rows:
-        if not any(_overlap((left, y, left + chip_width, y + chip_height), p) for p in placed):
+        if not any(_overlap((left, y, left + label_width, y + label_height), p) for p in placed):
             return int(left), int(y)
     return int(left), int(rows[-1])
 

@@ -12,11 +12,13 @@ from step_jax.video import resize
 from step_jax.visualize.colors import class_colors
 from step_jax.visualize.draw import draw_boxes, line_width
 from step_jax.visualize.panels import captioned, display_size, grid_columns, tile
+from step_jax.visualize.stacks import stacks
 
 SHORTEST_PX = 360  # a smaller video is enlarged, so that labels can be read
 SHORTEST_PANEL_PX = 270
 WIDEST_PX = 1920  # of all panels together
 MAX_PANELS = 4
+MAX_LINES = 5  # of an actor's label
 _PROPOSAL_GREY = np.array([190, 190, 190], np.uint8)
 
 
@@ -79,15 +81,19 @@ class Overlay:
         return captioned(self._draw_step(frame, found[step]), f"step {step}")
 
     def _draw_step(self, frame: np.ndarray, found: FrameBoxes) -> np.ndarray:
-        return draw_boxes(
-            frame,
-            _pixels(found.boxes, frame),
-            self._colors[found.label],
-            labels=[
-                f"{self._classes[label]} {score:.2f}"
-                for label, score in zip(found.label, found.score, strict=True)
-            ],
-        )
+        """One box an actor, its best class's in the colour of this, with all its classes beside."""
+        boxes = _pixels(found.boxes, frame)
+        actors = stacks(boxes)
+        best = [rows[0] for rows in actors]
+        texts = [self._text(found, rows) for rows in actors]
+        return draw_boxes(frame, boxes[best], self._colors[found.label[best]], labels=texts)
+
+    def _text(self, found: FrameBoxes, rows: np.ndarray) -> str:
+        """A line a class, the best first."""
+        lines = [f"{self._classes[found.label[row]]} {found.score[row]:.2f}" for row in rows]
+        if len(lines) > MAX_LINES:
+            lines = [*lines[: MAX_LINES - 1], f"and {len(lines) - MAX_LINES + 1} more"]
+        return "\n".join(lines)
 
     def _draw_proposals(self, frame: np.ndarray, final: FrameBoxes) -> np.ndarray:
         """All proposals, thin; those that became the final boxes in the colours of these."""

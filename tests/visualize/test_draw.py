@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from step_jax.visualize import draw
+from step_jax.visualize.colors import text_color
 from step_jax.visualize.draw import draw_boxes
-from step_jax.visualize.text import chip_size
+from step_jax.visualize.text import chip_size, draw_chip
 
 RED, BLUE = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
 
@@ -76,12 +77,32 @@ def test_labels_of_one_box_do_not_cover_each_other():
     placed = []
     for box in boxes.astype(int):
         size = chip_size(labels[0], 12)
-        x, y = draw._place(size, box, placed, height=200, width=320)
+        x, y = draw._place(size, box, placed, height=200, width=320, step=size[1])
         placed.append((x, y, x + size[0], y + size[1]))
     tops = [place[1] for place in placed]
     assert len(set(tops)) == 4
     assert tops[0] == 60 - size[1]
     assert (np.abs(np.diff(sorted(tops))) >= size[1]).all()
+
+
+@pytest.mark.parametrize(("top", "y"), [(90, -3), (30, 0)])
+def test_lines_of_a_label_stand_below_each_other(top, y):
+    """Above the box where there is room for all of them, else inside it; y is in lines from it."""
+    box, lines = np.array([[40.0, top, 200, 190]]), ("walk 0.50", "i 0.40", "run 0.30")
+    labelled = draw_boxes(grey(200, 320), box, RED[None], labels=["\n".join(lines)])
+    expected, size = draw_boxes(grey(200, 320), box, RED[None]), draw.font_size(200, 320)
+    height = chip_size(lines[0], size)[1]
+    for number, line in enumerate(lines):
+        where = {"x": 39, "y": top + (y + number) * height}
+        draw_chip(expected, line, **where, size=size, color=text_color(RED), background=RED)
+    np.testing.assert_array_equal(labelled, expected)
+
+
+def test_labels_of_several_lines_do_not_cover_each_other():
+    boxes = np.tile([[40.0, 60, 200, 160]], (2, 1))
+    both = draw_boxes(grey(200, 320), boxes, np.stack([RED, BLUE]), labels=["a\nb", "c\nd"])
+    heights = [(both == color).all(axis=2)[:, 40].sum() for color in (RED, BLUE)]
+    assert min(heights) >= 2 * chip_size("a", draw.font_size(200, 320))[1]
 
 
 def test_no_boxes_change_nothing():

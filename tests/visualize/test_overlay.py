@@ -47,6 +47,36 @@ def test_one_step_is_the_frame_enlarged_with_its_boxes():
     assert not has_color(picture, 0)
 
 
+def drawn(monkeypatch, found):
+    """(boxes in shares, their labels) that are drawn of a step."""
+    calls = []
+
+    def record(frame, boxes, colors, *, labels):
+        calls.append((boxes / [540, 360, 540, 360], labels))
+        return frame
+
+    draw = overlay(steps=[1])
+    monkeypatch.setattr("step_jax.visualize.overlay.draw_boxes", record)
+    draw(np.zeros((64, 96, 3), np.uint8), {1: found})
+    return calls[0]
+
+
+def test_an_actor_has_one_box_with_all_its_classes_the_best_first(monkeypatch):
+    one, almost, other = [0.1, 0.2, 0.5, 0.8], [0.11, 0.2, 0.5, 0.82], [0.3, 0.2, 0.7, 0.8]
+    rows = [(5, 1, 0.9, one), (9, 2, 0.8, other), (6, 0, 0.7, almost), (5, 2, 0.4, one)]
+    found, labels = drawn(monkeypatch, boxes(*rows))
+    np.testing.assert_allclose(found, [one, other], atol=1e-6)
+    assert labels == ["hop 0.90\nwalk 0.70\nspin 0.40", "spin 0.80"]
+
+
+@pytest.mark.parametrize(("count", "last"), [(5, "hop 0.50"), (6, "and 2 more")])
+def test_a_label_has_five_lines_at_most(monkeypatch, count, last):
+    rows = [(0, number % 3, 0.9 - number / 10, [0.1, 0.2, 0.5, 0.8]) for number in range(count)]
+    _, (label,) = drawn(monkeypatch, boxes(*rows))
+    assert len(label.split("\n")) == 5
+    assert label.endswith(last)
+
+
 def test_a_large_video_keeps_its_size():
     draw = overlay(steps=[1], width=2560, height=1440)
     assert (draw.width, draw.height) == (2560, 1440)
