@@ -19,13 +19,12 @@ from ml_collections import ConfigDict, config_flags
 import evaluate
 from input_pipeline import records
 from input_pipeline.accelerators import hide_accelerators
-from step_jax import evaluations, inference, parallel, proposals, run_folder
+from step_jax import evaluations, inference, parallel, proposals, run_folder, transfer
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
 from step_jax.models.factory import build_detector, input_frames
-from step_jax.models.step import StepDetector
-from step_jax.optimizer import make_optimizer, make_schedule
+from step_jax.optimizer import describe_groups, make_optimizer, make_schedule, rate_factors
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
 from step_jax.train_step import LossOptions, make_train_step
@@ -56,27 +55,30 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
 
     # The model and its step; a wrong configuration comes to light here, before anything is written.
     detector = build_detector(num_classes=len(classes), **config.model.to_dict())
-    check_image_size(config.data.image_size, detector)
-    schedule = schedule_of(config)
-    optimizer = make_optimizer(
-        schedule,
-        weight_decay=config.optimizer.weight_decay,
-        max_gradient_norm=config.optimizer.max_gradient_norm,
-    )
+    detector.backbone.check_side(config.data.image_size)
+    schedule, optimizer = schedule_of(config), optimizer_of(config)
     tubes = initial_tubes(config, detector.plan.chunk)
     options = LossOptions(**config.loss.to_dict())
     train_step = make_train_step(detector, optimizer, proposals=tubes, options=options)
-
-    # The state: new, or of the last checkpoint.
-    run_folder.open_for_training(workdir, config.to_dict())
     key = jax.random.key(config.seed)
-    variables = init_variables(
-        detector, image_size=config.data.image_size, num_proposals=len(tubes), key=key
-    )
-    run_folder.write_parameters(workdir, variables)
-    state = jax.device_put(create_train_state(variables, optimizer), parallel.replicated())
+
+    def initialise() -> Any:
+        side = config.data.image_size
+        return init_variables(detector, image_size=side, num_proposals=len(tubes), key=key)
+
+    shapes = jax.eval_shape(initialise)
+    check_groups(config, shapes["params"])
+
+    # The state: new, of another run's parameters, or of the last checkpoint.
+    run_folder.open_for_training(workdir, config.to_dict())
+    run_folder.write_parameters(workdir, shapes)
+    print_groups(config, shapes["params"])
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
     start = checkpoints.latest_step() or 0
+    variables = initialise()
+    if config.train.init_from:
+        variables = initialised_from(config, variables, continues=start > 0)
+    state = jax.device_put(create_train_state(variables, optimizer), parallel.replicated())
     if start:
         state = checkpoints.restore_state(start, like=state)
         print(f"continuing from checkpoint {start}", flush=True)
@@ -151,12 +153,35 @@ def check_config(config: ConfigDict) -> None:
         evaluate.check_config(config)
 
 
-def check_image_size(side: int, detector: StepDetector) -> None:
-    stride = detector.backbone.spatial_stride
-    if side < stride or side % stride:
+def check_groups(config: ConfigDict, shapes: Any) -> None:
+    """Of the parameters' `shapes`: every one has a learning rate, every rate a parameter."""
+    rate_factors(shapes, groups=config.optimizer.groups, bias_rate=config.optimizer.bias_rate)
+
+
+def print_groups(config: ConfigDict, shapes: Any) -> None:
+    options = config.optimizer
+    lines = describe_groups(shapes, groups=options.groups, learning_rate=options.learning_rate)
+    for line in lines:
+        print(line)
+
+
+def initialised_from(config: ConfigDict, variables: Any, *, continues: bool) -> Any:
+    """`variables` with what the run in `train.init_from` has of them; says what it has not."""
+    folder, skip = config.train.init_from, config.train.init_skip
+    if continues:
+        print(f"init_from {folder} is not read: the run continues from its own checkpoint")
+        return variables
+    source = inference.load_predictor(folder).variables
+    variables, report = transfer.transfer(variables, source, skip=skip)
+    for line in report.listing():
+        print(f"init_from: {line}")
+    print(f"init_from {folder}: {len(report.taken)} arrays taken, {report.summary()}")
+    if not report.taken:
         raise InputError(
-            f"data.image_size is {side}; expected a multiple of the backbone's stride, {stride}"
+            f"train.init_from {folder}: nothing of that model fits this one; choose a run whose "
+            "configuration has the same backbone or head"
         )
+    return variables
 
 
 def schedule_of(config: ConfigDict):
@@ -166,8 +191,22 @@ def schedule_of(config: ConfigDict):
         learning_rate=options.learning_rate,
         total_steps=steps,
         warmup_steps=options.warmup_steps,
+        warmup_start=options.warmup_start,
+        first_update=options.first_update,
         decay_steps=tuple(round(share * steps) for share in options.decay_at),
         decay_factor=options.decay_factor,
+    )
+
+
+def optimizer_of(config: ConfigDict):
+    options = config.optimizer
+    return make_optimizer(
+        schedule_of(config),
+        weight_decay=options.weight_decay,
+        weight_decay_kind=options.weight_decay_kind,
+        max_gradient_norm=options.max_gradient_norm,
+        groups=options.groups,
+        bias_rate=options.bias_rate,
     )
 
 

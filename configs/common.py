@@ -80,26 +80,39 @@ def loss() -> dict:
         "max_positives": 5,  # |P| of a clip, the released model's
         "negatives_per_positive": 2,  # |N|, the released model's
         "background_negatives": 2,  # |N| of a clip without a tube, our choice
+        "positive_weights": "score",  # hard-aware sampling | "uniform", the released model's
         "negative_weights": "score",  # hard-aware sampling | "softmax" | "uniform"
         "keep_claims": False,  # a claimed proposal belongs to the tube that claimed it
         "claim_without_overlap": False,  # a tube claims a proposal even at IoU 0
+        # "all" frames have a say in overlaps and box losses | a clip's "middle" one, as released
+        "frames": "all",
+        "samples": "proposals",  # | "ground_truth": the annotated tubes' classes alone, one step
     }
 
 
 def optimizer() -> dict:
     return {
         "learning_rate": 5e-5,  # Section 4.1
+        # (pattern of parameters' paths, factor of the rate) pairs, the first that matches counts,
+        # e.g. (("backbone/*", 0.1), ("*", 1.0)); without any all factors are 1.
+        "groups": (),
+        "bias_rate": 1.0,  # another factor, for biases
         "schedule": "step_decay",  # | "cosine" | "constant"
         "warmup_steps": 0,
+        "warmup_start": 0.0,  # share of the rate
+        "first_update": 0,  # its step in the schedule; the released model's is 1
         "decay_at": (20 / 35, 30 / 35),  # Section 4.1: of 35 epochs after 20 and 30
         "decay_factor": 0.1,
-        "weight_decay": 0.0,
+        "weight_decay": 0.0,  # of all but biases and normalisation scales
+        "weight_decay_kind": "decoupled",  # | "l2", added to the gradient
         "max_gradient_norm": 0.0,  # 0: no clipping
     }
 
 
 def train() -> dict:
     return {
+        "init_from": "",  # folder of a run, ours or a converted one, to take parameters from
+        "init_skip": (),  # names in parameters' paths that are not taken, e.g. ("classifier",)
         "batch_size": 4,  # clips over all devices
         "steps": 10_000,
         "log_every_steps": 50,

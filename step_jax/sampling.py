@@ -15,6 +15,7 @@ from step_jax.errors import InputError
 
 Array = jax.Array
 
+POSITIVE_WEIGHTS = ("score", "uniform")
 NEGATIVE_WEIGHTS = ("score", "softmax", "uniform")
 
 
@@ -44,6 +45,7 @@ def sample_proposals(
     max_positives: int,
     negatives_per_positive: int,
     background_negatives: int,
+    positive_weights: str = "score",
     negative_weights: str = "score",
     keep_claims: bool = False,
     claim_without_overlap: bool = False,
@@ -59,6 +61,8 @@ def sample_proposals(
       max_positives: |P| at most.
       negatives_per_positive: |N| at most, per positive.
       background_negatives: |N| at most in a clip without any ground-truth tube.
+      positive_weights: how unclaimed positives are drawn, "score" (Section 3.4: probability
+        proportional to the score) or "uniform" (the released model).
       negative_weights: "score" (Section 3.4: probability proportional to the score), "softmax" (to
         exp(score), the released model's) or "uniform" (no hard-aware sampling).
       keep_claims: whether a proposal that a tube claimed belongs to that tube (the released model)
@@ -68,11 +72,7 @@ def sample_proposals(
     Returns:
       min(M, max_positives + max(all negatives)) slots: positives first, then negatives.
     """
-    if negative_weights not in NEGATIVE_WEIGHTS:
-        raise InputError(
-            f"loss.negative_weights {negative_weights!r}: expected one of "
-            f"{', '.join(NEGATIVE_WEIGHTS)}"
-        )
+    check_weights(positive_weights, negative_weights)
     overlaps = jnp.where(tube_mask[:, None], overlaps, -1.0)
     claimer = claim_proposals(overlaps, claim_without_overlap=claim_without_overlap)
     claimed = claimer >= 0
@@ -85,11 +85,15 @@ def sample_proposals(
     key_positive, key_negative = jax.random.split(key)
     number = overlaps.shape[1]
     max_negatives = max(max_positives * negatives_per_positive, background_negatives)
-    weights = jnp.log(jnp.maximum(scores, 1e-6))
+    log_weights = {
+        "score": jnp.log(jnp.maximum(scores, 1e-6)),
+        "softmax": scores,
+        "uniform": jnp.zeros_like(scores),
+    }
     # A claimed proposal always goes before the others: each tube has at least one positive.
-    order = _gumbel(key_positive, jnp.where(claimed, 1e3, weights), claimed | above)
+    weights = jnp.where(claimed, 1e3, log_weights[positive_weights])
+    order = _gumbel(key_positive, weights, claimed | above)
     positive_index, positive = _top(order, min(max_positives, number))
-    log_weights = {"score": weights, "softmax": scores, "uniform": jnp.zeros_like(scores)}
     order = _gumbel(key_negative, log_weights[negative_weights], ~(claimed | above))
     negative_index, negative = _top(order, min(max_negatives, number))
     allowed = jnp.where(
@@ -116,6 +120,22 @@ def claim_proposals(overlaps: Array, *, claim_without_overlap: bool = False) -> 
         takes = free[choice] > floor
         claimer = claimer.at[choice].set(jnp.where(takes, tube.astype(jnp.int32), claimer[choice]))
     return claimer
+
+
+def all_tubes(tube_mask: Array) -> Samples:
+    """The ground-truth tubes of a clip, `tube_mask [G]`, as samples of themselves; no negatives."""
+    index = jnp.arange(tube_mask.shape[0], dtype=jnp.int32)
+    return Samples(index, jnp.where(tube_mask, index, 0), tube_mask, jnp.zeros_like(tube_mask))
+
+
+def check_weights(positive_weights: str, negative_weights: str) -> None:
+    """Raises InputError for a name that is none."""
+    for name, value, allowed in (
+        ("positive_weights", positive_weights, POSITIVE_WEIGHTS),
+        ("negative_weights", negative_weights, NEGATIVE_WEIGHTS),
+    ):
+        if value not in allowed:
+            raise InputError(f"loss.{name} {value!r}: expected one of {', '.join(allowed)}")
 
 
 def _gumbel(key: Array, log_weights: Array, mask: Array) -> Array:

@@ -8,17 +8,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from step_jax import boxes as box_ops
 from step_jax import losses, parallel, sampling
+from step_jax import targets as target_ops
 from step_jax.errors import InputError
 from step_jax.models.step import Features, StepDetector, StepOutput
+from step_jax.targets import Targets
 from step_jax.train_state import TrainState
 
 Array = jax.Array
 PyTree = Any
 SumCount = tuple[Array, Array]
+
+SAMPLES = ("proposals", "ground_truth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +34,12 @@ class LossOptions:
       thresholds: tau of each step (Section 3.4); rising.
       localization_weight: lambda of Eq. 2.
       anticipation_weight: gamma, of the anticipated tubes' loss (Section 3.3).
-      max_positives, negatives_per_positive, background_negatives, negative_weights, keep_claims,
-        claim_without_overlap: see `sampling.sample_proposals`.
+      frames: whose overlap is meant and whose boxes are learned: "all" frames (Sections 3.3, 3.4),
+        or the "middle" frame of each clip (the released model: AVA annotates no other).
+      samples: "proposals", or the "ground_truth" tubes themselves, whose classes alone are learned
+        (the released model's pre-training).
+      max_positives, negatives_per_positive, background_negatives, positive_weights,
+        negative_weights, keep_claims, claim_without_overlap: see `sampling.sample_proposals`.
     """
 
     thresholds: tuple[float, ...]
@@ -39,25 +48,12 @@ class LossOptions:
     max_positives: int = 5
     negatives_per_positive: int = 2
     background_negatives: int = 2
+    positive_weights: str = "score"
     negative_weights: str = "score"
     keep_claims: bool = False
     claim_without_overlap: bool = False
-
-
-class Targets(NamedTuple):
-    """Ground truth of a batch on the feature frames of the longest window.
-
-    Attributes:
-      boxes: `[B, G, T, 4]`, input pixels.
-      box_mask: bool `[B, G, T]`.
-      labels: `[B, G, C]`, multi-hot.
-      tube_mask: bool `[B, G]`, tubes present in the target clip.
-    """
-
-    boxes: Array
-    box_mask: Array
-    labels: Array
-    tube_mask: Array
+    frames: str = "all"
+    samples: str = "proposals"
 
 
 class Candidates(NamedTuple):
@@ -89,16 +85,12 @@ def make_train_step(
 
     Metrics are (sum, count) pairs over the global batch, except `gradient_norm`.
     """
-    plan = detector.plan
-    if len(options.thresholds) < plan.num_steps:
-        raise InputError(
-            f"loss.thresholds {options.thresholds}: expected one for each of {plan.num_steps} steps"
-        )
+    check_options(options, num_steps=detector.plan.num_steps)
 
     def train_step(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, PyTree]:
         key = jax.random.fold_in(key, state.step)
         grad = jax.value_and_grad(total_loss, has_aux=True)
-        (_, metrics), gradients = grad(
+        (_, (metrics, updated)), gradients = grad(
             state.params, state.model_state, detector, proposals, batch, key, options=options
         )
         gradients = parallel.sum_over_devices(gradients)
@@ -106,6 +98,7 @@ def make_train_step(
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
+            model_state=state.model_state | updated,
             opt_state=opt_state,
         )
         metrics = parallel.sum_over_devices(metrics)
@@ -113,6 +106,24 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def check_options(options: LossOptions, *, num_steps: int) -> None:
+    """Raises InputError where the options fit neither one another nor the number of steps."""
+    sampling.check_weights(options.positive_weights, options.negative_weights)
+    for name, allowed in (("frames", target_ops.FRAMES), ("samples", SAMPLES)):
+        value = getattr(options, name)
+        if value not in allowed:
+            raise InputError(f"loss.{name} {value!r}: expected one of {', '.join(allowed)}")
+    if len(options.thresholds) < num_steps:
+        raise InputError(
+            f"loss.thresholds {options.thresholds}: expected one for each of {num_steps} steps"
+        )
+    if options.samples == "ground_truth" and num_steps > 1:
+        raise InputError(
+            f"loss.samples 'ground_truth' with {num_steps} steps: nothing is left to refine; "
+            "expected model.extension_plan = (False,), one step"
+        )
 
 
 def total_loss(
@@ -124,53 +135,71 @@ def total_loss(
     key: Array,
     *,
     options: LossOptions,
-) -> tuple[Array, dict[str, SumCount]]:
+) -> tuple[Array, tuple[dict[str, SumCount], PyTree]]:
     """This device's share of the loss: its sums divided by the counts of the global batch.
 
     To be called inside a function that `parallel.data_parallel` wraps. Beside the loss come its
-    terms and how the samples look, `NAME_STEP` -> (sum, count) of this device.
+    terms and how the samples look, `NAME_STEP` -> (sum, count) of this device, and the collections
+    of `model_state` that training updates, if any.
     """
     variables = {"params": params, **model_state}
     clips = normalise_clips(batch["clips"])
-    targets = targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
-    features = detector.apply(variables, clips, method="features")
+    targets = _targets(detector, batch, options)
+    features, updated = training_features(detector, variables, clips)
     candidates = infer_candidates(
-        detector, variables, features, proposals, targets, image_size=clips.shape[2:4]
-    )
-    total, metrics = 0.0, {}
+        detector, variables, features, proposals, targets,
+        image_size=clips.shape[2:4], options=options,
+    )  # fmt: skip
+    weighted, metrics = [], {}
     for step, candidate in enumerate(candidates):
         step_key = jax.random.fold_in(key, step)
         terms = _step_terms(
             detector, variables, features, step, candidate, targets, step_key, options
         )
-        for name, (value, count) in terms.items():
-            metrics[f"{name}_{step + 1}"] = (value, count)
-        for name, weight in _weights(options).items():
-            if name in terms:
-                value, count = terms[name]
-                count = parallel.sum_over_devices(jax.lax.stop_gradient(count))
-                total = total + weight * value / jnp.maximum(count, 1.0)
+        metrics |= {f"{name}_{step + 1}": pair for name, pair in terms.items()}
+        weighted += weighted_losses(terms, options)
+    total = sum(weighted)
     metrics["loss"] = (jax.lax.stop_gradient(total), jnp.float32(1) / parallel.axis_size())
-    return total, metrics
+    return total, (metrics, updated)
 
 
-def _weights(options: LossOptions) -> dict[str, float]:
-    return {
+def _targets(detector: StepDetector, batch: PyTree, options: LossOptions) -> Targets:
+    """The batch's ground truth, without tubes that have no box in a frame that counts."""
+    targets = target_ops.targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
+    if options.samples == "ground_truth":
+        return target_ops.with_boxes(targets)
+    if options.frames == "middle":
+        middle = detector.plan.longest // 2
+        return target_ops.with_boxes(targets, within=slice(middle, middle + 1))
+    return targets
+
+
+def weighted_losses(terms: dict[str, SumCount], options: LossOptions) -> list[Array]:
+    """The summands of Eq. 2 among one step's `terms`: weighted means over the global batch."""
+    weights = {
         "classification": 1.0,
         "localization": options.localization_weight,
         "anticipation": options.anticipation_weight,
     }
+    summands = []
+    for name, weight in weights.items():
+        if name in terms:
+            value, count = terms[name]
+            count = parallel.sum_over_devices(jax.lax.stop_gradient(count))
+            summands.append(weight * value / jnp.maximum(count, 1.0))
+    return summands
 
 
-def targets_of(batch: PyTree, *, temporal_stride: int) -> Targets:
-    """Ground truth at the middle input frame of each feature frame."""
-    middle = slice(temporal_stride // 2, None, temporal_stride)
-    return Targets(
-        boxes=batch["boxes"][:, :, middle],
-        box_mask=batch["box_mask"][:, :, middle],
-        labels=batch["labels"],
-        tube_mask=batch["tube_mask"],
-    )
+def training_features(
+    detector: StepDetector, variables: PyTree, clips: Array
+) -> tuple[Features, PyTree]:
+    """Features of normalised `clips`, and the collections of variables that they update.
+
+    The only such collection is "batch_stats", there if normalisation learns its statistics.
+    """
+    if "batch_stats" not in variables:
+        return detector.apply(variables, clips, method="features"), {}
+    return detector.apply(variables, clips, train=True, method="features", mutable=["batch_stats"])
 
 
 def infer_candidates(
@@ -181,13 +210,17 @@ def infer_candidates(
     targets: Targets,
     *,
     image_size: tuple[int, int],
+    options: LossOptions,
 ) -> list[Candidates]:
-    """The (S - 1)-step inference pass: what each step is fed, without gradient."""
+    """What each step is fed, without gradient: an inference pass of S - 1 steps."""
+    if options.samples == "ground_truth":
+        tubes = target_ops.nearest_boxes(targets.boxes, targets.box_mask)
+        return [Candidates(tubes, jnp.ones(tubes.shape[:2]))]
     variables, features = jax.lax.stop_gradient((variables, features))
     height, width = image_size
     batch = features.maps.shape[0]
     tubes = jnp.broadcast_to(proposals, (batch, *proposals.shape))
-    overlap = target_overlaps(detector, tubes, targets)
+    overlap = target_ops.overlaps(targets, tubes, detector.plan, frames=options.frames)
     best = jnp.where(targets.tube_mask[..., None], overlap, 0.0).max(axis=1)
     candidates = [Candidates(tubes, best)]
     for step in range(detector.plan.num_steps - 1):
@@ -196,17 +229,6 @@ def infer_candidates(
         tubes = detector.next_tubes(step, output, height=height, width=width)
         candidates.append(Candidates(tubes, scores))
     return candidates
-
-
-def target_overlaps(detector: StepDetector, tubes: Array, targets: Targets) -> Array:
-    """Mean IoU over the target clip: fed `tubes [B, M, L, 4]` -> `[B, G, M]` (Section 3.4)."""
-    plan = detector.plan
-    ours = tubes[:, :, plan.target(tubes.shape[2])]
-    window = plan.target(targets.boxes.shape[2])
-    overlap = box_ops.tube_iou(
-        ours, targets.boxes[:, :, window], frame_mask=targets.box_mask[:, :, window]
-    )
-    return overlap.swapaxes(-1, -2)
 
 
 def _step_terms(
@@ -220,7 +242,7 @@ def _step_terms(
     options: LossOptions,
 ) -> dict[str, SumCount]:
     """Samples one step's candidates, runs its head on them; losses and counts."""
-    overlaps = target_overlaps(detector, candidates.tubes, targets)
+    overlaps = target_ops.overlaps(targets, candidates.tubes, detector.plan, frames=options.frames)
     sample_key, dropout_key = jax.random.split(key)
     batch = overlaps.shape[0]
     samples = sample_batch(
@@ -232,7 +254,7 @@ def _step_terms(
     output = detector.apply(
         variables, step, features, tubes, dropout_keys=dropout_keys, method="refine"
     )
-    terms = sampled_losses(detector, step, output, samples, targets)
+    terms = sampled_losses(detector, step, output, samples, targets, options)
     clips = jnp.float32(batch)
     terms["positives"] = (samples.positive.sum().astype(jnp.float32), clips)
     terms["negatives"] = (samples.negative.sum().astype(jnp.float32), clips)
@@ -256,6 +278,8 @@ def sample_batch(
     options: LossOptions,
 ) -> sampling.Samples:
     """`sampling.sample_proposals` for each clip of a batch; leaves are `[B, N]`."""
+    if options.samples == "ground_truth":
+        return jax.vmap(sampling.all_tubes)(tube_mask)
 
     def sample(key: Array, overlap: Array, score: Array, mask: Array) -> sampling.Samples:
         return sampling.sample_proposals(
@@ -267,6 +291,7 @@ def sample_batch(
             max_positives=options.max_positives,
             negatives_per_positive=options.negatives_per_positive,
             background_negatives=options.background_negatives,
+            positive_weights=options.positive_weights,
             negative_weights=options.negative_weights,
             keep_claims=options.keep_claims,
             claim_without_overlap=options.claim_without_overlap,
@@ -281,28 +306,34 @@ def sampled_losses(
     output: StepOutput,
     samples: sampling.Samples,
     targets: Targets,
+    options: LossOptions,
 ) -> dict[str, SumCount]:
     """Eq. 2's two losses of the sampled tubes, and the anticipated tubes' where there are any."""
     plan = detector.plan
     labels = _gather(targets.labels, samples.tube)
+    terms = {"classification": _classification_loss(detector, output, labels, samples)}
+    if options.samples == "ground_truth":
+        return terms  # such tubes lie where they should
+
     boxes = _gather(targets.boxes, samples.tube)
     mask = _gather(targets.box_mask, samples.tube) & samples.positive[..., None]
-    terms = {"classification": _classification_loss(detector, output, labels, samples)}
-
-    window = plan.window(step)
+    window, chunk = plan.window(step), plan.chunk
+    inside, around = mask, mask
+    if options.frames == "middle":
+        frames = np.arange(plan.longest)
+        inside, around = mask & (frames == plan.longest // 2), mask & (frames % chunk == chunk // 2)
     head = output.head
     terms["localization"] = _tube_loss(
-        head.deltas, boxes[:, :, window], mask[:, :, window], output.fed, labels
+        head.deltas, boxes[:, :, window], inside[:, :, window], output.fed, labels
     )
     if head.first is not None:
-        chunk = plan.chunk
         before = slice(window.start - chunk, window.start)
         after = slice(window.stop, window.stop + chunk)
         first = _tube_loss(
-            head.first, boxes[:, :, before], mask[:, :, before], output.fed[:, :, :chunk], labels
+            head.first, boxes[:, :, before], around[:, :, before], output.fed[:, :, :chunk], labels
         )
         last = _tube_loss(
-            head.last, boxes[:, :, after], mask[:, :, after], output.fed[:, :, -chunk:], labels
+            head.last, boxes[:, :, after], around[:, :, after], output.fed[:, :, -chunk:], labels
         )
         # One mean over both sides, not a sum of two means.
         terms["anticipation"] = (first[0] + last[0], first[1] + last[1])

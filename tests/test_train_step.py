@@ -11,13 +11,13 @@ import pytest
 
 from step_jax import parallel
 from step_jax.errors import InputError
+from step_jax.targets import targets_of
 from step_jax.train_state import create_train_state
 from step_jax.train_step import (
     LossOptions,
     infer_candidates,
     make_train_step,
     normalise_clips,
-    targets_of,
     total_loss,
 )
 
@@ -210,17 +210,20 @@ def test_the_loss_is_the_loops(changes):
     def infer(variables, batch):
         clips, targets = normalise_clips(batch["clips"]), targets_of(batch, temporal_stride=1)
         features = detector.apply(variables, clips, method="features")
-        sides = clips.shape[2:4]
-        return (
-            detector.apply(variables, clips, proposals),
-            infer_candidates(detector, variables, features, proposals, targets, image_size=sides),
-        )
+        candidates = infer_candidates(
+            detector, variables, features, proposals, targets,
+            image_size=clips.shape[2:4], options=EVERYTHING,
+        )  # fmt: skip
+        return detector.apply(variables, clips, proposals), candidates
 
     outputs, candidates = jax.tree.map(np.asarray, infer(variables, batch))
     check_candidates(detector, batch, outputs, candidates)
 
     def loss(params, batch, key):
-        return total_loss(params, {}, detector, proposals, batch, key, options=EVERYTHING)
+        total, (metrics, _) = total_loss(
+            params, {}, detector, proposals, batch, key, options=EVERYTHING
+        )
+        return total, metrics
 
     total, metrics = parallel.data_parallel(loss)(
         variables["params"], on_devices(1, batch), jax.random.key(0)
@@ -253,7 +256,7 @@ class Terms:
 
     def _values_and_gradient(self, params, batch, key, weights):
         def sums(params):
-            _, metrics = total_loss(
+            _, (metrics, _) = total_loss(
                 params, {}, self.detector, minute.initial_tubes(), batch, key, options=EVERYTHING
             )
             return {name: metrics[name][0] for name in weights}
