@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from step_jax.models import platform
+
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -52,7 +54,7 @@ def conv3d(
     matrix product over gathered patches is fastest there (7 times the 2-D convolution, forward and
     backward, at 4x4); on larger maps the time taps become output channels of a 2-D convolution.
     """
-    if jax.default_backend() != "cpu":
+    if not platform.is_cpu():
         return jax.lax.conv_general_dilated(
             x, kernel, strides, padding, dimension_numbers=("NTHWC", "THWIO", "NTHWC")
         )

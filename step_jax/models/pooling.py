@@ -7,6 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from step_jax.models import platform
+
 Array = jax.Array
 Sizes = tuple[int, int, int]
 
@@ -21,7 +23,7 @@ def max_pool3d(x: Array, *, window: Sizes, strides: Sizes) -> Array:
 
     The gradient goes to the first largest value of a window in reading order, as in PyTorch.
     """
-    if jax.default_backend() != "cpu":
+    if not platform.is_cpu():
         return _reduce_window(x, window, strides)
     # One axis after the other, the last one first: of equal values that leaves the gradient to the
     # first in reading order. XLA:CPU runs neither reduce_window nor its backward pass in parallel.
