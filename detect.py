@@ -29,6 +29,9 @@ from step_jax.streaming.video_sources import check_video, find_videos
 from step_jax.visualize.overlay import panel_steps
 
 DEFAULT_BATCH_SIZE = 8
+# Pixels of a batch where the host's memory and cores do the work: one clip of 36 frames at 400 px
+# takes a few seconds and gigabytes there.
+_HOST_PIXELS = 36 * 400 * 400
 _MISSING_FRAMES = 0.95  # of what the file promises; many promise a few too many
 
 
@@ -71,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
         help="frames between windows, from 1 (the evaluation's, the slowest) to the detector's "
         "clip length (half of it)",
     )
-    add("--batch_size", type=int, help=f"windows at a time ({DEFAULT_BATCH_SIZE})")
+    add("--batch_size", type=int, help=f"windows at a time ({DEFAULT_BATCH_SIZE} or fewer)")
     add("--score_threshold", type=float, default=0.3, help="of what is drawn and summed up (0.3)")
     add("--fps", type=float, help="frames a second of a folder (25), or instead of a file's times")
     add("--step", type=int, help="step of the detector to show (the last)")
@@ -92,7 +95,7 @@ def choose_settings(arguments: argparse.Namespace, predictor: Predictor) -> Sett
     return Settings(
         output=_output_folder(arguments),
         stride=_within("--stride", arguments.stride, predictor.clip_frames, default=half),
-        batch_size=_batch_size(arguments.batch_size),
+        batch_size=_batch_size(arguments.batch_size, predictor),
         score_threshold=arguments.score_threshold,
         step=step,
         panels=() if arguments.no_video else tuple(panels),
@@ -154,12 +157,15 @@ def _output_folder(arguments: argparse.Namespace) -> pathlib.Path:
     return output
 
 
-def _batch_size(asked: int | None) -> int:
+def _batch_size(asked: int | None, predictor: Predictor) -> int:
     if asked is not None:
         parallel.check_batch_size(asked)
         return asked
+    most = DEFAULT_BATCH_SIZE
+    if jax.default_backend() == "cpu":
+        most = _HOST_PIXELS // (predictor.input_frames * predictor.image_size**2)
     devices = jax.local_device_count()
-    return -(-DEFAULT_BATCH_SIZE // devices) * devices
+    return -(-min(max(most, 1), DEFAULT_BATCH_SIZE) // devices) * devices
 
 
 def _labels(names: Sequence[str] | None, classes: Sequence[str]) -> tuple[int, ...] | None:

@@ -127,7 +127,9 @@ def fake_detection(monkeypatch):
 
 
 def predictor():
-    return types.SimpleNamespace(clip_frames=6, num_steps=3, classes=("walk", "run", "hop"))
+    return types.SimpleNamespace(
+        clip_frames=6, num_steps=3, classes=("walk", "run", "hop"), input_frames=6, image_size=32
+    )
 
 
 def make_video(path):
@@ -169,6 +171,19 @@ def test_defaults(monkeypatch):
     assert chosen.output == pathlib.Path("w/detections")
     assert (chosen.stride, chosen.step, chosen.panels, chosen.labels) == (3, 3, (3,), None)
     assert chosen.batch_size % jax.local_device_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "frames", "side", "expected"),
+    [("cpu", 36, 400, 1), ("cpu", 60, 400, 1), ("cpu", 30, 96, 8), ("cpu", 18, 400, 2),
+     ("gpu", 36, 400, 8)],
+)  # fmt: skip
+def test_a_host_gets_as_many_windows_as_it_can_hold(monkeypatch, backend, frames, side, expected):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    of_that_size = types.SimpleNamespace(input_frames=frames, image_size=side)
+    assert detect._batch_size(None, of_that_size) == expected
+    assert detect._batch_size(12, of_that_size) == 12
 
 
 def test_choices(monkeypatch):
