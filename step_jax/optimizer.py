@@ -129,11 +129,13 @@ def rate_factors(params: PyTree, *, groups: Groups = (), bias_rate: float = 1.0)
 
 def describe_groups(params: PyTree, *, groups: Groups, learning_rate: float) -> Iterator[str]:
     """A line for each group: its pattern, its rate, and how many numbers it trains."""
+    if not groups:
+        return
     sizes = dict.fromkeys((pattern for pattern, _ in groups), 0)
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = jax.tree_util.keystr(keys, simple=True, separator="/")
         sizes[_group_of(path, groups)[0]] += leaf.size
-    width = max(map(len, sizes), default=0)
+    width = max(map(len, sizes))
     for pattern, factor in groups:
         yield f"{pattern:<{width}}  rate {factor * learning_rate:<10.4g} {sizes[pattern]:>12,}"
 
