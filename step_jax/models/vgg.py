@@ -51,7 +51,10 @@ class VGG16Backbone(nn.Module):
 
     @staticmethod
     def check_side(side: int) -> None:
-        """Any side of 16 px or more; up to 15 px at the right and at the bottom are not seen."""
+        """Raises InputError for a side under 16 px.
+
+        Where 16 does not divide it, up to 15 px at the right or at the bottom are not seen.
+        """
         if side < VGG16Backbone.spatial_stride:
             raise InputError(
                 f"data.image_size is {side}; the VGG16 backbone needs "
@@ -59,12 +62,13 @@ class VGG16Backbone(nn.Module):
             )
 
     @nn.compact
-    def __call__(self, clips: Array) -> Array:
+    def __call__(self, clips: Array, *, train: bool = False) -> Array:
         """`clips [B, T, H, W, channels]` in [-1, 1] -> `[B, T, H // 16, W // 16, 512]`.
 
         Raises:
           InputError: a side is under 16 px, or the clips have another number of channels.
         """
+        del train  # nothing here depends on it
         batch, frames, height, width, channels = clips.shape
         for side in (height, width):
             self.check_side(side)
