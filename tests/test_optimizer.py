@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.optimizer import make_optimizer, make_schedule
+from step_jax.optimizer import describe_groups, make_optimizer, make_schedule, rate_factors
 
 PARAMS = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np.float32)}
 
@@ -26,6 +26,13 @@ def test_warmup_is_linear_from_zero():
     for kind in ("constant", "cosine", "step_decay"):
         found = rates([0, 1, 5, 10], kind=kind, warmup_steps=10, decay_steps=(60,))
         assert found == pytest.approx([0, 0.08, 0.4, 0.8])
+
+
+def test_warmup_from_a_share_of_the_rate():
+    options = {"kind": "cosine", "warmup_steps": 10, "warmup_start": 0.1}
+    assert rates([0, 5, 10], **options) == pytest.approx([0.08, 0.44, 0.8])
+    found = rates([0, 9, 54, 99], first_update=1, **options)
+    assert found == pytest.approx([0.8 * (0.1 + 0.9 / 10), 0.8, 0.4, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize("warmup", [0, 20])
@@ -54,6 +61,12 @@ def test_decays_at_the_same_step_multiply():
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(InputError, match=r"optimizer.schedule 'linear': expected one of constant"):
         rates([0], kind="linear")
+
+
+@pytest.mark.parametrize("kind", ["L2", ""])
+def test_an_unknown_decay_is_refused(kind):
+    with pytest.raises(InputError, match=f"weight_decay_kind '{kind}': expected one of decoupled"):
+        make_optimizer(optax.constant_schedule(1), weight_decay_kind=kind)
 
 
 def updated(optimizer, gradients, *, times=1):
@@ -86,6 +99,68 @@ def test_only_matrices_are_decayed():
     params = updated(optimizer, jax.tree.map(np.zeros_like, PARAMS))
     np.testing.assert_allclose(params["kernel"], 2 * (1 - 0.05), rtol=1e-6)
     np.testing.assert_array_equal(params["bias"], PARAMS["bias"])
+
+
+def test_l2_decay_is_part_of_the_gradient():
+    """Adam forgets its strength: any decay alone moves a kernel by the rate."""
+    for decay in (0.5, 0.05):
+        optimizer = make_optimizer(
+            optax.constant_schedule(0.1), weight_decay=decay, weight_decay_kind="l2"
+        )
+        params = updated(optimizer, jax.tree.map(np.zeros_like, PARAMS))
+        np.testing.assert_allclose(params["kernel"], 2 - 0.1, rtol=1e-6)
+        np.testing.assert_array_equal(params["bias"], PARAMS["bias"])
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+NESTED = {"backbone": {"stem": PARAMS, "top": PARAMS}, "heads_0": {"box": PARAMS}}
+GROUPS = (("backbone/stem/*", 0.125), ("backbone/*", 0.5), ("heads_?/*", 3.0))
+
+
+def test_the_first_pattern_that_matches_counts():
+    factors = rate_factors(NESTED, groups=GROUPS, bias_rate=2.0)
+    assert factors == {
+        "backbone": {"stem": {"kernel": 0.125, "bias": 0.25}, "top": {"kernel": 0.5, "bias": 1.0}},
+        "heads_0": {"box": {"kernel": 3.0, "bias": 6.0}},
+    }
+    assert set(jax.tree.leaves(rate_factors(NESTED))) == {1.0}
+
+
+def test_each_parameter_moves_at_its_rate():
+    """Decay too: decoupled, it is the rate times its strength."""
+    optimizer = make_optimizer(
+        optax.constant_schedule(0.1), weight_decay=0.25, groups=GROUPS, bias_rate=2.0
+    )
+    gradients = jax.tree.map(np.ones_like, NESTED)
+    updates, _ = optimizer.update(gradients, optimizer.init(NESTED), NESTED)
+    for path, factor in [(("backbone", "stem"), 0.125), (("heads_0", "box"), 3.0)]:
+        found = updates[path[0]][path[1]]
+        np.testing.assert_allclose(found["kernel"], -0.1 * factor * (1 + 0.25 * 2), rtol=1e-5)
+        np.testing.assert_allclose(found["bias"], -0.1 * factor * 2, rtol=1e-5)
+
+
+def test_groups_are_listed():
+    lines = [line.split() for line in describe_groups(NESTED, groups=GROUPS, learning_rate=0.1)]
+    assert lines == [
+        ["backbone/stem/*", "rate", "0.0125", "9"],
+        ["backbone/*", "rate", "0.05", "9"],
+        ["heads_?/*", "rate", "0.3", "9"],
+    ]
+    assert not list(describe_groups(NESTED, groups=(), learning_rate=0.1))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (GROUPS[:2], "'heads_0/box/bias' is in none of them"),
+        ((*GROUPS, ("head/*", 1.0)), "'head/\\*' is for no parameter"),
+        ((("*", 1.0), ("backbone/*", 2.0)), "'backbone/\\*' is for no parameter that an earlier"),
+    ],
+)
+def test_wrong_groups_are_refused(groups, message):
+    with pytest.raises(InputError, match=message):
+        make_optimizer(optax.constant_schedule(1), groups=groups).init(NESTED)
 
 
 def test_gradients_are_clipped_by_their_common_norm():

@@ -40,12 +40,12 @@ def sample_each(overlaps, mask, scores, *, threshold=0.5, seed=0, **options):
     return jax.tree.map(np.asarray, samples)
 
 
-def sample_often(overlaps, scores, **arguments):
-    """Samples of one problem of up to G tubes, with `TIMES` keys."""
+def sample_often(overlaps, scores, *, times=TIMES, **arguments):
+    """Samples of one problem of up to G tubes, with many keys."""
     mask = np.arange(G) < len(overlaps)
     overlaps = np.concatenate([overlaps, np.zeros((G - len(overlaps), M))])
     problem = [np.float32(overlaps), mask, np.float32(scores)]
-    return sample_each(*(np.repeat(x[None], TIMES, 0) for x in problem), **arguments)
+    return sample_each(*(np.repeat(x[None], times, 0) for x in problem), **arguments)
 
 
 def chosen(samples, kind, problem=0):
@@ -213,13 +213,66 @@ def test_negatives_are_drawn_without_replacement_by_weight(negative_weights, wei
     assert (samples.index[samples.positive] == 0).all()
 
 
-def test_positives_are_drawn_by_score_after_the_claimed_one():
+@pytest.mark.parametrize(
+    ("positive_weights", "weights"), [("score", SCORES), ("uniform", np.ones(M))]
+)
+def test_positives_are_drawn_by_weight_after_the_claimed_one(positive_weights, weights):
     overlaps = np.zeros((1, M))
     overlaps[0, :5] = [0.9, 0.6, 0.6, 0.6, 0.6]
-    samples = sample_often(overlaps, SCORES)
+    samples = sample_often(overlaps, SCORES, positive_weights=positive_weights)
     positives = [tuple(sorted(chosen(samples, "positive", i))) for i in range(TIMES)]
-    expected = set_probabilities(SCORES[1:5], 2)
+    expected = set_probabilities(weights[1:5], 2)
     assert_frequencies(positives, {(0, *(1 + i for i in k)): p for k, p in expected.items()})
+
+
+RELEASED = {
+    "positive_weights": "uniform",
+    "negative_weights": "softmax",
+    "background_negatives": 0,
+    "keep_claims": True,
+    "claim_without_overlap": True,
+}
+
+
+def test_the_released_rules_together():
+    """Two tubes, one of which claims what overlaps nothing: {(positives, negatives): chance}."""
+    overlaps = np.zeros((2, M))
+    overlaps[0, [3, 4, 5]] = [0.9, 0.6, 0.7]
+    overlaps[1, 6] = 0.3  # which the second tube claims, under the threshold
+    options = RELEASED | {"negatives_per_positive": 1}
+    samples = sample_often(overlaps, SCORES, times=20_000, **options)
+    below = [0, 1, 2, 7, 8]
+    negatives = set_probabilities(np.exp(SCORES[below]), 3)
+    expected = {
+        ((3, filled, 6), tuple(below[i] for i in three)): 0.5 * chance
+        for filled in (4, 5)
+        for three, chance in negatives.items()
+    }
+    found = [
+        tuple(tuple(sorted(chosen(samples, kind, i))) for kind in ("positive", "negative"))
+        for i in range(20_000)
+    ]
+    assert_frequencies(found, expected)
+    owners = dict(zip(samples.index.ravel(), samples.tube.ravel(), strict=True))
+    assert [owners[m] for m in (3, 4, 5, 6)] == [0, 0, 0, 1]
+
+
+def test_more_claims_than_positives_in_the_released_rules():
+    """They are cut uniformly; what lost is no negative either. A clip without tubes has none."""
+    overlaps = np.eye(4, M) * [[0.9], [0.6], [0.0], [0.3]]
+    samples = sample_often(overlaps, SCORES, times=20_000, **RELEASED)
+    positives = [tuple(sorted(chosen(samples, "positive", i))) for i in range(20_000)]
+    assert_frequencies(positives, dict.fromkeys(itertools.combinations(range(4), 3), 1 / 4))
+    assert samples.index[samples.negative].min() >= 4
+    assert not sample_often(np.zeros((0, M)), SCORES, times=20_000, **RELEASED).negative.any()
+
+
+def test_all_tubes_as_their_own_samples():
+    samples = sampling.all_tubes(np.array([True, False, True]))
+    assert samples.index.tolist() == [0, 1, 2]
+    assert samples.tube.tolist() == [0, 0, 2]
+    assert samples.positive.tolist() == [True, False, True]
+    assert not samples.negative.any()
 
 
 def test_scores_of_zero_can_be_drawn():
