@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from step_jax.models import platform
+from step_jax.models import platform, winograd
 
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -58,9 +58,14 @@ def conv3d(
         return jax.lax.conv_general_dilated(
             x, kernel, strides, padding, dimension_numbers=("NTHWC", "THWIO", "NTHWC")
         )
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     if strides != (1, 1, 1):
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         x, kernel = _space_to_depth(x, kernel, strides)
+        padding = ((0, 0),) * 3
+    rows, columns = kernel.shape[1:3]
+    if rows == columns and rows in winograd.TAPS:
+        return winograd.conv3d(x, kernel, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     if kernel.shape[:3] == (1, 1, 1):
         return x @ kernel[0, 0, 0]
     small = x.shape[2] * x.shape[3] <= _LARGEST_PATCHED_MAP
