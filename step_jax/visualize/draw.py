@@ -95,17 +95,18 @@ def _write_labels(
 ) -> None:
     height, width = picture.shape[:2]
     size = font_size(height, width)
+    step = chip_size("", size)[1]
     placed: list[tuple[int, int, int, int]] = []
-    for box, color, text in zip(corners, colors, labels, strict=True):
+    for box, text in zip(corners, labels, strict=True):
         lines = text.split("\n")
-        widths, heights = zip(*(chip_size(line, size) for line in lines), strict=True)
-        block, step = (max(widths), sum(heights)), heights[0]
+        block = max(chip_size(line, size)[0] for line in lines), len(lines) * step
         x, y = _place(block, box, placed, height=height, width=width, step=step)
+        placed.append((x, y, x + block[0], y + block[1]))
+    for (x, y, *_), color, text in zip(placed[::-1], colors[::-1], labels[::-1], strict=True):
         ink = text_color(color)
-        for number, line in enumerate(lines):
+        for number, line in enumerate(text.split("\n")):
             top = y + number * step
             draw_chip(picture, line, x=x, y=top, size=size, color=ink, background=color)
-        placed.append((x, y, x + block[0], y + block[1]))
 
 
 def _place(

@@ -105,6 +105,16 @@ def test_labels_of_several_lines_do_not_cover_each_other():
     assert min(heights) >= 2 * chip_size("a", draw.font_size(200, 320))[1]
 
 
+def test_where_there_is_no_room_the_first_label_lies_on_top():
+    box = np.tile([[0.0, 0, 60, 30]], (9, 1))
+    colors = np.repeat(BLUE[None], 9, axis=0)
+    colors[0] = RED
+    picture = draw_boxes(grey(36, 64), box, colors, labels=["label"] * 9)
+    alone = draw_boxes(grey(36, 64), box[:1], RED[None], labels=["label"])
+    mine = (alone == RED).all(axis=2)
+    np.testing.assert_array_equal(picture[:14][mine[:14]], alone[:14][mine[:14]])
+
+
 def test_no_boxes_change_nothing():
     picture = draw_boxes(grey(), np.zeros((0, 4)), np.zeros((0, 3), np.uint8), labels=[])
     np.testing.assert_array_equal(picture, grey())
