@@ -20,6 +20,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from configs import common
 from input_pipeline import records
 from input_pipeline.accelerators import hide_accelerators
 from step_jax import evaluations, parallel, run_folder
@@ -62,9 +63,20 @@ def configuration_of_run(arguments: list[str]) -> ConfigDict | None:
     if told.config or not told.workdir:
         return None
     try:
-        return ConfigDict(run_folder.read_config(told.workdir))
+        return read_configuration(told.workdir)
     except InputError:
         return None
+
+
+def read_configuration(workdir: epath.PathLike) -> ConfigDict:
+    """The run's own; keys that are younger than the run have their defaults, which change nothing.
+
+    Raises InputError where there is none.
+    """
+    config = common.get_config()
+    with config.ignore_type():
+        config.update(run_folder.read_config(workdir))
+    return config
 
 
 def main() -> None:
@@ -72,7 +84,7 @@ def main() -> None:
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the training run")
     workdir = epath.Path(options.workdir)
-    config = options.config or ConfigDict(run_folder.read_config(workdir))
+    config = options.config or read_configuration(workdir)
     if options.detections:
         report = evaluate_detections(config, options.detections)
         print(format_table(report))

@@ -217,6 +217,20 @@ def test_single_keys_of_the_runs_own_configuration(run_program, recorded, finish
     assert "--config.eval.strid: no such key. Did you mean" in errors[-1]
 
 
+def test_a_run_that_is_older_than_a_key(run_program, recorded, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    told = json.loads(path.read_text())
+    del told["eval"]["frames"], told["eval"]["inclusive_nms"]
+    path.write_text(json.dumps(told))
+    arguments = (f"--workdir={tmp_path / 'run'}", "--config.eval.stride=3")
+    assert run_program("evaluate", *arguments)[0] == 0
+    assert recorded == [(LAST, 3)]
+    config = evaluate.read_configuration(tmp_path / "run")
+    assert (config.eval.frames, config.eval.inclusive_nms) == ("all", False)
+    assert config.eval.batch_size == tiny_run.OVERRIDES["eval.batch_size"]
+
+
 def test_what_is_wrong_is_noticed_before_the_work(squares, tmp_path):
     predictor = types.SimpleNamespace(step=3)  # whose use would fail
     config = tiny_run.config(squares, data__annotations=str(tmp_path / "gone.json"))
