@@ -46,6 +46,7 @@ RULES = [
     (("input_pipeline",), ("jax", "flax", "optax", "orbax", "configs")),
     (("step_jax/annotations", "step_jax/video"), ("jax", "flax", "step_jax.models")),
     (("step_jax/metrics", "step_jax/nms.py", "step_jax/detections.py"), ("jax", "flax")),
+    (("step_jax/windows.py",), ("jax", "flax")),
     (("step_jax/clip_detections.py", "step_jax/boxes.py", "step_jax/tubes.py"), ("jax", "flax")),
     (("step_jax", "input_pipeline", "detect.py"), ("ml_collections",)),
     (("detect.py",), ("input_pipeline", *TENSORFLOW)),
