@@ -31,34 +31,33 @@ _POINTS = np.array([0, 5 / 8, -5 / 8, 5 / 4, -5 / 4])
 # frames is the least; at 18x100x100, 64 -> 192 channels, 2 cores, twice that takes 1.3 as long.
 _CHUNK_BYTES = 24 * 2**20
 
-# With fewer channels copying the taps over time costs more after the transformation than before.
-_FEWEST_CHANNELS_BEFORE_TAPS = 32
-
 
 class _Transforms(NamedTuple):
-    """Along one axis, of 6 inputs (6x6), of the taps (6 x taps), back to the outputs (m x 6)."""
+    """Matrices: of a flattened 6x6 tile of inputs, of the flattened taps, and back to m x m outputs."""
 
-    inputs: np.ndarray
-    taps: np.ndarray
-    outputs: np.ndarray
+    inputs: np.ndarray  # [36, 36]
+    taps: np.ndarray  # [36, k * k]
+    outputs: np.ndarray  # [m * m, 36]
 
 
 @functools.cache
-def _transforms(taps: int) -> _Transforms:
-    """Toom-Cook's evaluation and interpolation, transposed into a filter."""
+def _transforms(size: int) -> _Transforms:
+    """Toom-Cook's evaluation and interpolation along both axes, transposed into a filter."""
     others = [np.delete(_POINTS, i) for i in range(len(_POINTS))]
     inputs = np.zeros((TILE, TILE))
     for row, roots in enumerate([*others, _POINTS]):
         inputs[row, : len(roots) + 1] = np.poly(roots)[::-1]
-    scale = [np.prod(p - roots) for p, roots in zip(_POINTS, others, strict=True)]
-    kernel = np.vander(_POINTS, taps, increasing=True) / np.array(scale)[:, None]
-    outputs = np.vander(_POINTS, TILE + 1 - taps, increasing=True)
-    at_infinity = [np.eye(size)[-1:] for size in (taps, outputs.shape[1])]
-    return _Transforms(
-        inputs,
-        np.concatenate([kernel, at_infinity[0]]),
-        np.concatenate([outputs, at_infinity[1]]).T,
-    )
+    scale = np.array([np.prod(p - roots) for p, roots in zip(_POINTS, others, strict=True)])
+    taps = _powers(size)
+    taps[:-1] /= scale[:, None]
+    outputs = _powers(TILE + 1 - size).T
+    return _Transforms(*(np.kron(m, m).astype(np.float32) for m in (inputs, taps, outputs)))
+
+
+def _powers(count: int) -> np.ndarray:
+    """1, p, p^2, ... of every point and, last, of infinity: `[6, count]`."""
+    finite = np.vander(_POINTS, count, increasing=True)
+    return np.concatenate([finite, np.eye(count)[-1:]])
 
 
 class _Plan(NamedTuple):
@@ -120,15 +119,16 @@ def _convolve(x: Array, kernel: Array, padding: Padding) -> Array:
         for have, margins, k in zip(x.shape[1:4], padding, kernel.shape[:3], strict=True)
     ]
     plan = _plan(len(x), outputs, kernel.shape)
-    dtype, x = x.dtype, _pad_to_tiles(x, padding, outputs, plan)
+    dtype, x = x.dtype, _pad_to_tiles(x, padding, outputs, plan, margin=plan.step)
     filters = _transform_kernel(kernel.astype(jnp.float32))
 
     def add_chunk(out: Array, sample: Array, row: Array, is_new: Array) -> Array:
         del is_new  # what is computed twice is written twice
-        tiles = _cut(x, plan, sample, row, margin=size - 1)
-        for place, rows in enumerate(_filter_tiles(tiles, filters, taps, size)):
-            out = jax.lax.dynamic_update_slice(out, rows, (sample, 0, row, place, 0, 0, 0))
-        return out
+        inputs = _transform_inputs(_cut(x, plan, sample, row, margin=plan.step), taps, size)
+        products = jnp.einsum("pkc,pcd->pkd", inputs.reshape(TILE**2, -1, len(filters[0])), filters)
+        products = products.reshape(*inputs.shape[:-1], features)
+        rows = _transform_back(products, size)
+        return jax.lax.dynamic_update_slice(out, rows, (sample, 0, row, 0, 0, 0, 0))
 
     tiles = (plan.chunks[1] * plan.chunk_rows, plan.step, plan.columns, plan.step)
     out = jnp.zeros((len(x), outputs[0], *tiles, features), jnp.float32)
@@ -141,37 +141,40 @@ def _kernel_gradient(x: Array, gradient: Array, kernel: Array, padding: Padding)
     taps, size, _, channels, features = kernel.shape
     outputs = gradient.shape[1:4]
     plan = _plan(len(x), outputs, kernel.shape)
-    x = _pad_to_tiles(x, padding, outputs, plan)
-    gradient = _pad_to_tiles(gradient, ((0, 0),) * 3, outputs, plan)
+    x = _pad_to_tiles(x, padding, outputs, plan, margin=plan.step)
+    gradient = _pad_to_tiles(gradient, ((0, 0),) * 3, outputs, plan, margin=0)
 
-    def add_chunk(totals: list[Array], sample: Array, row: Array, is_new: Array) -> list[Array]:
-        tiles = _cut(x, plan, sample, row, margin=size - 1)
+    def add_chunk(total: Array, sample: Array, row: Array, is_new: Array) -> Array:
+        inputs = _transform_inputs(_cut(x, plan, sample, row, margin=plan.step), taps, size)
         share = jnp.where(is_new, _cut(gradient, plan, sample, row, margin=0), 0)
-        products = _correlate_tiles(tiles, share, taps, size)
-        return [total + product for total, product in zip(totals, products, strict=True)]
+        share = _transform_gradient(share, size).reshape(TILE**2, -1, features)
+        inputs = inputs.reshape(TILE**2, -1, taps * channels)
+        return total + jnp.einsum("pkc,pkd->pcd", inputs, share)
 
-    totals = [jnp.zeros((taps * channels, features))] * TILE**2
-    totals = _over_chunks(add_chunk, totals, plan, len(x))
-    places = np.reshape(np.arange(TILE**2), (TILE, TILE))
-    back = _transforms(size).taps.T
-    columns = [_combine(back, [totals[i] for i in places[:, b]]) for b in range(TILE)]
-    rows = [_combine(back, [column[i] for column in columns]) for i in range(size)]
-    out = jnp.stack([jnp.stack(row) for row in rows])  # [k, k, kt * C, D]
-    out = out.reshape(size, size, taps, channels, features)
-    return out.transpose(2, 0, 1, 3, 4).astype(kernel.dtype)
+    total = jnp.zeros((TILE**2, taps * channels, features))
+    total = _over_chunks(add_chunk, total, plan, len(x))
+    back = _matmul(_transforms(size).taps.T, total.reshape(TILE**2, -1))
+    back = back.reshape(size, size, taps, channels, features)
+    return back.transpose(2, 0, 1, 3, 4).astype(kernel.dtype)
 
 
-def _pad_to_tiles(x: Array, padding: Padding, outputs: Sequence[int], plan: _Plan) -> Array:
-    missing = [0] + [whole - size for whole, size in zip(plan.extent, outputs[1:], strict=True)]
-    sides = [(before, after + m, 0) for (before, after), m in zip(padding, missing, strict=True)]
+def _pad_to_tiles(
+    x: Array, padding: Padding, outputs: Sequence[int], plan: _Plan, *, margin: int
+) -> Array:
+    """Zeros around `x`, so that every chunk of tiles with its margin after it lies inside."""
+    ends = [x.shape[1] + sum(padding[0]), *(extent + margin for extent in plan.extent)]
+    sides = [
+        (before, end - size - before, 0)
+        for (before, _), end, size in zip(padding, ends, x.shape[1:4], strict=True)
+    ]
     x = x.astype(jnp.float32)
     return jax.lax.pad(x, jnp.float32(0), ((0, 0, 0), *sides, (0, 0, 0)))
 
 
-def _over_chunks(body: Callable, start, plan: _Plan, batch: int):
+def _over_chunks(body: Callable, start: Array, plan: _Plan, batch: int) -> Array:
     """Folds `body(carry, first sample, first row of tiles, which samples are new)`."""
 
-    def step(index: Array, carry):
+    def step(index: Array, carry: Array) -> Array:
         new = (index // plan.chunks[1]) * plan.samples
         sample = jnp.minimum(new, batch - plan.samples)
         is_new = sample + jnp.arange(plan.samples) >= new
@@ -187,81 +190,52 @@ def _cut(x: Array, plan: _Plan, sample: Array, row: Array, *, margin: int) -> Ar
     return jax.lax.dynamic_slice(x, (sample, 0, row * plan.step, 0, 0), sizes)
 
 
-def _filter_tiles(x: Array, filters: list[list[Array]], taps: int, size: int) -> list[Array]:
-    """`x [n, T, H, W, C]` -> for each of a tile's m output rows `[n, T', th, 1, tw, m, D]`."""
-    places = []
-    for inputs, row_filters in zip(_transform_inputs(x, taps, size), filters, strict=True):
-        places.append(
-            [
-                (v.reshape(-1, v.shape[-1]) @ u).reshape(*v.shape[:-1], -1)
-                for v, u in zip(inputs, row_filters, strict=True)
-            ]
-        )
-    back = _transforms(size).outputs
-    halves = [_combine(back, column) for column in zip(*places, strict=True)]
-    rows = []
-    for half in zip(*halves, strict=True):
-        outputs = [y[:, :, :, None, :, None] for y in _combine(back, half)]
-        # Unfused XLA copies whole vectors of channels; fused it looks at every number's index.
-        outputs = jax.lax.optimization_barrier(outputs)
-        rows.append(jax.lax.optimization_barrier(jnp.concatenate(outputs, axis=5)))
-    return rows
+def _transform_inputs(x: Array, taps: int, size: int) -> Array:
+    """`[n, T, th * m + m, tw * m + m, C]` -> `[36, n, T', th, tw, kt * C]`."""
+    x = _overlapping(_overlapping(x, 2, size), 4, size)  # [n, T, th, 6, tw, 6, C]
+    x = x.transpose(3, 5, 0, 1, 2, 4, 6)
+    x = _matmul(_transforms(size).inputs, x.reshape(TILE**2, -1)).reshape(-1, *x.shape[2:])
+    # Every frame is transformed once; then the channels of `taps` frames become one frame's.
+    frames = x.shape[2] - taps + 1
+    return jnp.concatenate([x[:, :, tap : tap + frames] for tap in range(taps)], axis=-1)
 
 
-def _correlate_tiles(x: Array, gradient: Array, taps: int, size: int) -> list[Array]:
-    """The 36 products `[kt * C, D]` of transformed inputs and output gradients."""
-    back, step = _transforms(size).outputs.T, TILE + 1 - size
-    gradients = _transform(gradient, back, [n // step for n in gradient.shape[2:4]], step)
-    inputs = _transform_inputs(x, taps, size)
-    pairs = [
-        pair for rows in zip(inputs, gradients, strict=True) for pair in zip(*rows, strict=True)
-    ]
-    return [v.reshape(-1, v.shape[-1]).T @ g.reshape(-1, g.shape[-1]) for v, g in pairs]
-
-
-def _transform_inputs(x: Array, taps: int, size: int) -> list[list[Array]]:
-    """6 x 6 arrays `[n, T', th, tw, kt * C]`: every tile's input at that place."""
+def _overlapping(x: Array, axis: int, size: int) -> Array:
+    """Cuts an axis of count * m + m into tiles of 6 that start m apart: two axes for one."""
     step = TILE + 1 - size
-    count = [(extent - size + 1) // step for extent in x.shape[2:4]]
-    taps_first = x.shape[-1] < _FEWEST_CHANNELS_BEFORE_TAPS
-    if taps_first:
-        x = jax.lax.optimization_barrier(_side_by_side(x, taps))
-    places = _transform(x, _transforms(size).inputs, count, step)
-    return places if taps_first else [[_side_by_side(v, taps) for v in row] for row in places]
+    blocks = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
+    count = blocks.shape[axis] - 1
+    starts = jax.lax.slice_in_dim(blocks, 0, count, axis=axis)
+    ends = jax.lax.slice_in_dim(blocks, 1, count + 1, axis=axis)
+    ends = jax.lax.slice_in_dim(ends, 0, size - 1, axis=axis + 1)
+    # XLA copies whole runs of memory if nothing is fused into the concatenation.
+    return jax.lax.optimization_barrier(jnp.concatenate([starts, ends], axis + 1))
 
 
-def _side_by_side(x: Array, taps: int) -> Array:
-    """`[n, T, ..., C]` -> `[n, T - taps + 1, ..., taps * C]`."""
-    frames = x.shape[1] - taps + 1
-    return jnp.concatenate([x[:, tap : tap + frames] for tap in range(taps)], axis=-1)
+def _transform_back(x: Array, size: int) -> Array:
+    """`[36, n, T, th, tw, D]` -> `[n, T, th, m, tw, m, D]`."""
+    step = TILE + 1 - size
+    y = _matmul(_transforms(size).outputs, x.reshape(TILE**2, -1))
+    y = y.reshape(step, step, *x.shape[1:]).transpose(2, 3, 4, 0, 5, 1, 6)
+    return jax.lax.optimization_barrier(y)
 
 
-def _transform(x: Array, matrix: np.ndarray, count: Sequence[int], step: int) -> list[list[Array]]:
-    """Applies the matrix along rows and columns of `count` tiles that start `step` apart."""
-    spans = [(n - 1) * step + 1 for n in count]
-    width = range(matrix.shape[1])
-    slices = jax.lax.slice_in_dim
-    rows = _combine(matrix, [slices(x, i, i + spans[0], step, axis=2) for i in width])
-    return [
-        _combine(matrix, [slices(row, j, j + spans[1], step, axis=3) for j in width])
-        for row in rows
-    ]
+def _transform_gradient(x: Array, size: int) -> Array:
+    """Transposed `_transform_back`: `[n, T, th * m, tw * m, D]` -> `[36, n, T, th, tw, D]`."""
+    step = TILE + 1 - size
+    n, frames, height, width, features = x.shape
+    x = x.reshape(n, frames, height // step, step, width // step, step, features)
+    x = x.transpose(3, 5, 0, 1, 2, 4, 6)
+    y = _matmul(_transforms(size).outputs.T, x.reshape(step**2, -1))
+    return y.reshape(TILE**2, *x.shape[2:])
 
 
-def _combine(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
-    """matrix @ parts, leaving out the zeros."""
-    out = []
-    for row in matrix:
-        terms = [
-            part if c == 1 else part * c for c, part in zip(row.tolist(), parts, strict=True) if c
-        ]
-        out.append(functools.reduce(jnp.add, terms))
-    return out
+def _transform_kernel(kernel: Array) -> Array:
+    """`[kt, k, k, C, D]` -> `[36, kt * C, D]`."""
+    taps, size, _, channels, features = kernel.shape
+    kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(size**2, -1)
+    return _matmul(_transforms(size).taps, kernel).reshape(TILE**2, taps * channels, features)
 
 
-def _transform_kernel(kernel: Array) -> list[list[Array]]:
-    """6 x 6 arrays `[kt * C, D]`."""
-    matrix = _transforms(kernel.shape[1]).taps
-    rows = _combine(matrix, [kernel[:, i] for i in range(kernel.shape[1])])
-    places = [_combine(matrix, [row[:, j] for j in range(kernel.shape[2])]) for row in rows]
-    return [[place.reshape(-1, kernel.shape[-1]) for place in row] for row in places]
+def _matmul(transform: np.ndarray, x: Array) -> Array:
+    return jnp.asarray(transform) @ x
