@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import flax.linen as nn
 import jax
 import minute
 import numpy as np
@@ -15,6 +16,7 @@ from step_jax.targets import targets_of
 from step_jax.train_state import create_train_state
 from step_jax.train_step import (
     LossOptions,
+    check_options,
     infer_candidates,
     make_train_step,
     normalise_clips,
@@ -88,9 +90,12 @@ def smooth_l1(x):
     return 0.5 * x * x if abs(x) < 1 else abs(x) - 0.5
 
 
-def overlap(fed, boxes, mask):
-    """Mean IoU over the frames of the target clip that have a box."""
-    inner = [frames[len(frames) // 2 - 1 : len(frames) // 2 + 1] for frames in (fed, boxes, mask)]
+def overlap(fed, boxes, mask, counted="all"):
+    """Mean IoU over the frames of the target clip, or its middle one, that have a box."""
+    before = 1 if counted == "all" else 0  # of the two frames of a chunk, the second is the middle
+    inner = [
+        frames[len(frames) // 2 - before : len(frames) // 2 + 1] for frames in (fed, boxes, mask)
+    ]
     values = [iou(a, b) for a, b, exists in zip(*inner, strict=True) if exists]
     return sum(values) / len(values) if values else 0.0
 
@@ -143,37 +148,44 @@ def localize(loss, deltas, references, boxes, mask, label):
                 loss.add(smooth_l1(ours - wanted))
 
 
-def slow_terms(detector, batch, outputs, step):
+def slow_terms(detector, batch, outputs, step, counted="all"):
     """{term: Mean} of one step, from what the detector says of all proposals."""
+    middle = detector.plan.longest // 2
     terms = {"classification": Mean(), "localization": Mean(), "anticipation": Mean()}
     k, window = minute.CHUNK, detector.plan.window(step)
     fed, head = outputs[step]
     for b in range(B):
         real = np.flatnonzero(batch["tube_mask"][b])
+        if counted == "middle":
+            real = [g for g in real if batch["box_mask"][b, g, middle]]
         truth = [(batch["boxes"][b, g], batch["box_mask"][b, g]) for g in real]
-        overlaps = [[overlap(fed[b, m], *tube) for m in range(M)] for tube in truth]
+        overlaps = [[overlap(fed[b, m], *tube, counted) for m in range(M)] for tube in truth]
         positives, negatives = assigned(overlaps, EVERYTHING.thresholds[step])
         for m in negatives:
             classify(detector, terms["classification"], head.logits[b, m], None)
         for m, tube in positives.items():
             boxes, mask = truth[tube]
+            inside, around = mask, mask
+            if counted == "middle":
+                frames = np.arange(detector.plan.longest)
+                inside, around = mask & (frames == middle), mask & (frames % k == k // 2)
             label = batch["labels"][b, real[tube]]
             classify(detector, terms["classification"], head.logits[b, m], label)
 
-            def add(name, deltas, references, frames, tube=(boxes, mask, label)):
-                boxes, mask, label = tube
+            def add(name, deltas, references, frames, mask, tube=(boxes, label)):
+                boxes, label = tube
                 localize(terms[name], deltas, references, boxes[frames], mask[frames], label)
 
-            add("localization", head.deltas[b, m], fed[b, m], window)
+            add("localization", head.deltas[b, m], fed[b, m], window, inside)
             if head.first is not None:
                 before = slice(window.start - k, window.start)
                 after = slice(window.stop, window.stop + k)
-                add("anticipation", head.first[b, m], fed[b, m][:k], before)
-                add("anticipation", head.last[b, m], fed[b, m][-k:], after)
+                add("anticipation", head.first[b, m], fed[b, m][:k], before, around)
+                add("anticipation", head.last[b, m], fed[b, m][-k:], after, around)
     return terms
 
 
-def check_candidates(detector, batch, outputs, candidates):
+def check_candidates(detector, batch, outputs, candidates, counted):
     """What is sampled from: the tubes of each step, scored by what the step before said."""
     assert len(candidates) == len(outputs)
     for step, (tubes, scores) in enumerate(candidates):
@@ -183,26 +195,32 @@ def check_candidates(detector, batch, outputs, candidates):
             np.testing.assert_allclose(scores, best, atol=1e-5)
     for b, m in np.ndindex(B, M):
         truth = [(batch["boxes"][b, g], batch["box_mask"][b, g]) for g in range(3)]
-        overlaps = [overlap(outputs[0].fed[b, m], *tube) for tube in truth]
+        overlaps = [overlap(outputs[0].fed[b, m], *tube, counted) for tube in truth]
         assert candidates[0].scores[b, m] == pytest.approx(max(overlaps), abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "counted"),
     [
-        {"extension_plan": (False, True, True)},
-        {
-            "extension_plan": (False, False, True),
-            "classification": "sigmoid",
-            "regression": "agnostic",
-            "scene_context": False,
-        },
+        ({"extension_plan": (False, True, True)}, "all"),
+        (
+            {
+                "extension_plan": (False, False, True),
+                "classification": "sigmoid",
+                "regression": "agnostic",
+                "scene_context": False,
+            },
+            "middle",
+        ),
     ],
     ids=["softmax", "sigmoid"],
 )
-def test_the_loss_is_the_loops(changes):
+def test_the_loss_is_the_loops(changes, counted):
     detector = minute.detector(**changes)
+    options = dataclasses.replace(EVERYTHING, frames=counted)
     batch = make_batch(detector, multi_label=detector.classification == "sigmoid")
+    if counted == "middle":
+        batch["box_mask"][0, 0, detector.plan.longest // 2] = False
     variables = minute.random_variables(detector)
     proposals = minute.initial_tubes()
 
@@ -212,16 +230,16 @@ def test_the_loss_is_the_loops(changes):
         features = detector.apply(variables, clips, method="features")
         candidates = infer_candidates(
             detector, variables, features, proposals, targets,
-            image_size=clips.shape[2:4], options=EVERYTHING,
+            image_size=clips.shape[2:4], options=options,
         )  # fmt: skip
         return detector.apply(variables, clips, proposals), candidates
 
     outputs, candidates = jax.tree.map(np.asarray, infer(variables, batch))
-    check_candidates(detector, batch, outputs, candidates)
+    check_candidates(detector, batch, outputs, candidates, counted)
 
     def loss(params, batch, key):
         total, (metrics, _) = total_loss(
-            params, {}, detector, proposals, batch, key, options=EVERYTHING
+            params, {}, detector, proposals, batch, key, options=options
         )
         return total, metrics
 
@@ -231,7 +249,7 @@ def test_the_loss_is_the_loops(changes):
     expected = 0.0
     weights = {"classification": 1.0, "localization": 3.0, "anticipation": 2.0}
     for step in range(3):
-        for name, term in slow_terms(detector, batch, outputs, step).items():
+        for name, term in slow_terms(detector, batch, outputs, step, counted).items():
             key = f"{name}_{step + 1}"
             assert (key in metrics) == (name != "anticipation" or detector.plan.grows_after(step))
             if key in metrics:
@@ -241,6 +259,46 @@ def test_the_loss_is_the_loops(changes):
                 expected += weights[name] * term.value()
     assert total == pytest.approx(expected, rel=1e-4)
     assert metrics["loss"] == pytest.approx((expected, 1), rel=1e-4)
+
+
+# Training on the annotated tubes themselves.
+
+
+def test_ground_truth_as_samples():
+    """The classes of the tubes alone are learned, fed with each frame's nearest box."""
+    detector = minute.detector(extension_plan=(False,), classification="sigmoid")
+    batch = make_batch(detector, multi_label=True)
+    batch["box_mask"][0, :, 0] = [True, False, False]
+    batch["box_mask"][0, :, 1] = [False, True, False]  # the third is there, without a box
+    variables = minute.random_variables(detector)
+    options = LossOptions(thresholds=(0.2,), samples="ground_truth")
+
+    def loss(params, batch, key):
+        total, (metrics, _) = total_loss(params, {}, detector, None, batch, key, options=options)
+        return total, metrics
+
+    def all_of(variables, clips, tubes):
+        features = detector.apply(variables, normalise_clips(clips), method="features")
+        return detector.apply(variables, 0, features, tubes, method="refine").head.logits
+
+    total, metrics = parallel.data_parallel(loss)(
+        variables["params"], on_devices(1, batch), jax.random.key(0)
+    )
+    tubes, wanted = np.zeros((B, 3, minute.CHUNK, 4), np.float32), Mean()
+    present = np.argwhere(batch["tube_mask"] & batch["box_mask"].any(axis=-1))
+    for b, g in present:
+        there = np.flatnonzero(batch["box_mask"][b, g])
+        for frame in range(minute.CHUNK):
+            nearest = min(there, key=lambda other, frame=frame: abs(other - frame))
+            tubes[b, g, frame] = batch["boxes"][b, g, nearest]
+    logits = jax.jit(all_of)(variables, batch["clips"], tubes)
+    for b, g in present:
+        classify(detector, wanted, np.asarray(logits[b, g]), batch["labels"][b, g])
+    assert len(present) == 3 - 1 + 1 + 3
+    assert metrics["classification_1"] == pytest.approx((wanted.total, wanted.count), rel=1e-4)
+    assert total == pytest.approx(wanted.value(), rel=1e-4)
+    assert metrics["negatives_1"][0] == 0
+    assert not {"localization_1", "anticipation_1"} & metrics.keys()
 
 
 # Gradients, term by term.
@@ -408,6 +466,35 @@ def test_a_batch_is_learned(training):
     assert np.mean(covered[-5:]) > 0.7
 
 
+class NormalisedMeans(minute.PatchMeans):
+    """Patch means, normalised by the statistics of the batch."""
+
+    spatial_stride = 8
+    temporal_stride = 2
+
+    @nn.compact
+    def __call__(self, clips, *, train=False):
+        norm = nn.BatchNorm(axis_name=parallel.DATA_AXIS, momentum=0.5)
+        return norm(super().__call__(clips), use_running_average=not train)
+
+
+def test_running_statistics_are_updated_by_the_whole_batch():
+    detector = minute.detector().clone(backbone=NormalisedMeans())
+    batch = make_batch(detector, tubes=2)
+    for name in ("boxes", "box_mask"):
+        batch[name] = np.repeat(batch[name], 2, axis=2)
+    optimizer = optax.sgd(0.1)
+    options = LossOptions(thresholds=(0.2, 0.35))
+    step = make_train_step(detector, optimizer, proposals=minute.initial_tubes(), options=options)
+    state = create_train_state(minute.initial_variables(detector), optimizer)
+    state, _ = parallel.data_parallel(step)(state, on_devices(4, batch), jax.random.key(0))
+    found = state.model_state["batch_stats"]["backbone"]["BatchNorm_0"]
+    means = minute.PatchMeans().apply({}, normalise_clips(batch["clips"])).reshape(-1, 3)
+    np.testing.assert_allclose(found["mean"], 0.5 * means.mean(axis=0), atol=1e-5)
+    # The variance begins at 0 here, `initial_variables` does not know it.
+    np.testing.assert_allclose(found["var"], 0.5 * means.var(axis=0), atol=1e-5)
+
+
 # Small parts.
 
 
@@ -417,22 +504,23 @@ def test_clips_are_normalised_to_one():
     assert found.dtype == np.float32
 
 
-def test_targets_are_at_the_middle_of_each_feature_frame():
-    batch = {
-        "boxes": np.zeros((1, 2, 12, 4)) + np.arange(12)[:, None],
-        "box_mask": np.arange(24).reshape(1, 2, 12) % 5 == 0,
-        "labels": np.ones((1, 2, 3)),
-        "tube_mask": np.ones((1, 2), bool),
-    }
-    targets = targets_of(batch, temporal_stride=4)
-    np.testing.assert_array_equal(targets.boxes[0, 1, :, 0], [2, 6, 10])
-    np.testing.assert_array_equal(targets.box_mask, batch["box_mask"][:, :, [2, 6, 10]])
-    np.testing.assert_array_equal(targets_of(batch, temporal_stride=1).boxes, batch["boxes"])
-
-
 def test_a_missing_threshold_is_refused():
     options = dataclasses.replace(EVERYTHING, thresholds=(0.2,))
     with pytest.raises(InputError, match=r"loss.thresholds \(0.2,\): expected .* 2 steps"):
         make_train_step(
             minute.detector(), optax.sgd(1), proposals=minute.initial_tubes(), options=options
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": "ground_truth"}, "'ground_truth' with 2 steps: .* one step"),
+        ({"samples": "boxes"}, "loss.samples 'boxes': expected one of proposals, ground_truth"),
+        ({"frames": "first"}, "loss.frames 'first': expected one of all, middle"),
+        ({"positive_weights": "softmax"}, "positive_weights 'softmax': expected one of score"),
+    ],
+)
+def test_options_that_mean_nothing(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_options(dataclasses.replace(EVERYTHING, **changes), num_steps=2)

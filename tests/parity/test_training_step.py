@@ -23,6 +23,7 @@ from step_jax.convert.released_keys import Architecture
 from step_jax.models.heads import HeadOutput
 from step_jax.models.step import StepOutput
 from step_jax.targets import Targets, overlaps
+from step_jax.train_state import init_variables
 from step_jax.train_step import (
     LossOptions,
     sampled_losses,
@@ -148,29 +149,31 @@ def test_the_originals_samples_obey_our_rules(released, case):
 
 
 @functools.cache
-def parameter_shapes():
-    """{path: shape} of what is trained, and of what is not."""
-    variables = jax.eval_shape(lambda: released_model.variables(context=True))
-    return by_path({"params": variables["params"]}), by_path({"frozen": variables["frozen"]})
+def shapes():
+    key = jax.random.key(0)
+    return jax.eval_shape(
+        lambda: init_variables(detector(), image_size=64, num_proposals=1, key=key)
+    )
 
 
 def small_parameters(value):
     """All parameters, with two numbers along every axis."""
-    shapes = jax.eval_shape(lambda: released_model.variables(context=True))["params"]
-    return jax.tree.map(lambda leaf: np.full((2,) * leaf.ndim, value, np.float32), shapes)
+    return jax.tree.map(
+        lambda leaf: np.full((2,) * leaf.ndim, value, np.float32), shapes()["params"]
+    )
 
 
+@functools.cache
 def first_updates(gradient):
     """{path: update} of parameters 1 whose gradients are all `gradient`."""
     params, adam = small_parameters(1.0), train.optimizer_of(config())
-    gradients = small_parameters(gradient)
-    updates, _ = jax.jit(adam.update)(gradients, adam.init(params), params)
+    updates, _ = adam.update(small_parameters(gradient), adam.init(params), params)
     return {path: float(np.ravel(leaf)[0]) for path, leaf in by_path({"params": updates}).items()}
 
 
 def test_every_parameter_that_is_trained_has_a_group(released):
     """The original names parameters that get no gradient too; ours are frozen."""
-    trained, frozen = parameter_shapes()
+    trained, frozen = (by_path({name: shapes()[name]}) for name in ("params", "frozen"))
     paths = {PATHS[name] for name in released["opt_names"]}
     assert paths >= trained.keys()
     without = {name for name in released["opt_names"] if PATHS[name] not in trained}
@@ -231,8 +234,7 @@ def test_the_first_update_of_given_gradients(released):
     for name in kept:
         path = PATHS[name.removeprefix("grad:")]
         params[path] = released[name]
-    # Groups go by the parameters' paths, so all are there.
-    gradients = _nested(params)
+    gradients = _nested(params)  # all of them: a group without parameters is refused
     updates, _ = adam.update(gradients, adam.init(gradients), gradients)
     updates = by_path({"params": updates})
     for name in kept:
@@ -305,7 +307,7 @@ def check_norms(released, gradients):
 
 def check_first_update(released, params, gradients):
     adam = train.optimizer_of(config())
-    updates, _ = jax.jit(adam.update)(gradients, adam.init(params), params)
+    updates, _ = adam.update(gradients, adam.init(params), params)
     updates = by_path({"params": updates})
     for name, norm in zip(
         released["det0_update_names"], released["det0_update_norms"], strict=True
