@@ -38,12 +38,14 @@ class VGG16Backbone(nn.Module):
       frames_at_once: frames whose activations are held at a time, in the backward pass as well,
         which computes them again; 0 holds those of all frames. Training holds about 280 MB for a
         frame of 400x400 px in float32, 34 GB for four clips of 30 frames.
+      blocks: (convolutions, channels) of each of the five; VGG16's unless a test wants it small.
       dtype: of the computation; parameters stay float32.
     """
 
     channels: int = 3
     rgb: bool = True
     frames_at_once: int = 0
+    blocks: tuple[tuple[int, int], ...] = BLOCKS
     dtype: jnp.dtype = jnp.float32
 
     spatial_stride = 16
@@ -66,7 +68,8 @@ class VGG16Backbone(nn.Module):
         """`clips [B, T, H, W, channels]` in [-1, 1] -> `[B, T, H // 16, W // 16, 512]`.
 
         Raises:
-          InputError: a side is under 16 px, or the clips have another number of channels.
+          InputError: a side is under 16 px, the clips have another number of channels, or there
+            are not five blocks.
         """
         del train  # nothing here depends on it
         batch, frames, height, width, channels = clips.shape
@@ -74,7 +77,7 @@ class VGG16Backbone(nn.Module):
             self.check_side(side)
         self._check_channels(channels)
         weights, inputs = {}, channels
-        for name, features in layers():
+        for name, features in self._layers():
             layer = _Weights(inputs, features, name=name)
             weights[name] = jax.tree.map(lambda leaf: leaf.astype(self.dtype), layer())
             inputs = features
@@ -99,6 +102,19 @@ class VGG16Backbone(nn.Module):
                 f"model.backbone_options.channels {self.channels}: found clips of {found} channels"
             )
 
+    def _layers(self) -> list[tuple[str, int]]:
+        """(name, channels) of the convolutions, conv1_1 to conv5_3."""
+        if len(self.blocks) != 5:
+            raise InputError(
+                f"model.backbone_options.blocks {self.blocks}: expected five (convolutions, "
+                "channels) pairs"
+            )
+        return [
+            (f"conv{block}_{index}", features)
+            for block, (count, features) in enumerate(self.blocks, start=1)
+            for index in range(1, count + 1)
+        ]
+
 
 class _Weights(nn.Module):
     """The parameters of one convolution."""
@@ -113,15 +129,6 @@ class _Weights(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
 
-def layers() -> list[tuple[str, int]]:
-    """(name, channels) of the 13 convolutions, conv1_1 to conv5_3."""
-    return [
-        (f"conv{block}_{index}", features)
-        for block, (count, features) in enumerate(BLOCKS, start=1)
-        for index in range(1, count + 1)
-    ]
-
-
 def input_scaling(channels: int, *, rgb: bool) -> tuple[np.ndarray, np.ndarray]:
     """(scale, shift), each `[channels]`: `x * scale + shift` is what the weights expect of x."""
     flows = channels - 3 * rgb
@@ -131,9 +138,8 @@ def input_scaling(channels: int, *, rgb: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _forward(weights: Weights, x: Array) -> Array:
-    """`[N, H, W, C]` -> `[N, H // 16, W // 16, 512]`."""
-    for name, _ in layers():
-        kernel, bias = weights[name]
+    """`[N, H, W, C]` -> `[N, H // 16, W // 16, 512]`; the weights in the order of the layers."""
+    for name, (kernel, bias) in weights.items():
         if name.endswith("_1") and name != "conv1_1":
             x = max_pool_2x2(x)
         x = nn.relu(conv3x3(x, kernel) + bias)
