@@ -171,6 +171,13 @@ def initialised_from(config: ConfigDict, variables: Any, *, continues: bool) -> 
     if continues:
         print(f"init_from {folder} is not read: the run continues from its own checkpoint")
         return variables
+    names = {name for path in transfer.by_path(variables) for name in path.split("/")}
+    for name in skip:
+        if name not in names:
+            raise InputError(
+                f"train.init_skip: {name!r} is in no parameter's path; expected whole names out of "
+                "paths such as heads_0/classifier/kernel (parameters.txt lists all)"
+            )
     source = inference.load_predictor(folder).variables
     variables, report = transfer.transfer(variables, source, skip=skip)
     for line in report.listing():

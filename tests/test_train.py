@@ -326,6 +326,87 @@ def test_absurd_learning_rate(squares, compilation_cache, tmp_path):
     assert errors.startswith("error: step ")
 
 
+# --- another run's parameters ---------------------------------------------------------------------
+
+
+def make_idle_step(detector, optimizer, *, proposals, options):
+    """A step that leaves the parameters as they are."""
+    del detector, optimizer, proposals, options
+
+    def step(state, batch, key):
+        seen = batch["clips"].astype(jnp.float32).mean() + 0 * jax.random.uniform(key)
+        metrics = {"loss": (parallel.sum_over_devices(seen), jnp.float32(1))}
+        return state.replace(step=state.step + 1), metrics
+
+    return step
+
+
+def model_of(run):
+    """The parameters of a run's last checkpoint, by path."""
+    arrays = tiny_run.saved_arrays(run, max(map(int, os.listdir(run / "checkpoints"))))
+    return {path: array for path, array in arrays.items() if path.startswith("model")}
+
+
+def test_a_run_starts_from_anothers_parameters(
+    squares, finished_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "make_train_step", make_idle_step)
+    changes = {"train__init_from": str(finished_run), "train__steps": 1, "seed": 5}
+    config = tiny_run.config(squares, **changes, train__init_skip=("classifier",))
+    assert train.train(config, tmp_path / "run") == 0
+    assert "arrays taken, no difference" in capsys.readouterr().out
+    found, theirs = model_of(tmp_path / "run"), model_of(finished_run)
+    assert found.keys() == theirs.keys()
+    equal = {path: np.array_equal(found[path], theirs[path]) for path in found}
+    kernels = {path: same for path, same in equal.items() if "kernel" in path}
+    assert {path for path, same in kernels.items() if not same} == {
+        path for path in kernels if "classifier" in path
+    }
+    assert len(kernels) > 8
+
+    assert train.train(config, tmp_path / "run") == 0
+    assert "is not read: the run continues from its own checkpoint" in capsys.readouterr().out
+    other = tiny_run.config(squares, **changes | {"train__init_from": "elsewhere"})
+    with pytest.raises(InputError, match=r"train\.init_from was"):
+        train.train(other, tmp_path / "run")
+
+
+def test_parameters_that_are_not_there_keep_their_values(squares, finished_run, capsys):
+    config = tiny_run.config(squares, train__init_from=str(finished_run))
+    variables = {"params": {"backbone": {"new": {"kernel": np.full((2, 3), 7.0, np.float32)}}}}
+    with pytest.raises(InputError, match="nothing of that model fits"):
+        train.initialised_from(config, variables, continues=False)
+    source = train.inference.load_predictor(finished_run).variables
+    wanted = {"params": source["params"] | variables["params"]}
+    wanted["params"]["heads_0"] = jax.tree.map(
+        lambda leaf: leaf[..., None], source["params"]["heads_0"]
+    )
+    capsys.readouterr()
+    found = train.initialised_from(config, wanted, continues=False)
+    lines = capsys.readouterr().out
+    assert "init_from: missing: backbone/new/kernel" in lines
+    assert "init_from: surplus: backbone/" in lines
+    assert "init_from: misshapen: heads_0/box/kernel" in lines
+    assert found["params"]["backbone"]["new"]["kernel"][0, 0] == 7
+    np.testing.assert_array_equal(
+        found["params"]["heads_1"]["box"]["kernel"], source["params"]["heads_1"]["box"]["kernel"]
+    )
+
+
+def test_a_part_to_skip_that_is_nowhere(squares, finished_run):
+    config = tiny_run.config(
+        squares, train__init_from=str(finished_run), train__init_skip=("clasifier",)
+    )
+    with pytest.raises(InputError, match="init_skip: 'clasifier' is in no parameter's path"):
+        train.initialised_from(config, {"params": {"classifier": np.zeros(1)}}, continues=False)
+
+
+def test_a_folder_without_a_run(squares, cheap, tmp_path):
+    config = tiny_run.config(squares, train__init_from=str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="nothing/checkpoints: no checkpoints there"):
+        train.train(config, tmp_path / "run")
+
+
 # --- options --------------------------------------------------------------------------------------
 
 
@@ -336,3 +417,21 @@ def test_numbers_that_mean_nothing(squares, key):
     config = tiny_run.config(squares, **{f"train__{key}": 0})
     with pytest.raises(InputError, match=f"train.{key} is 0; expected 1 or more"):
         train.check_config(config)
+
+
+def test_wrong_groups_are_noticed_before_training(squares, cheap, tmp_path):
+    config = tiny_run.config(squares, optimizer__groups=(("kernel", 0.5), ("box*", 1.0)))
+    with pytest.raises(InputError, match="'bias' is in none of them"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rates_of_groups_are_printed(squares, cheap, tmp_path, capsys):
+    groups = (("kernel", 0.5), ("*", 2.0))
+    config = tiny_run.config(
+        squares, optimizer__groups=groups, optimizer__learning_rate=0.25, train__steps=1
+    )
+    assert train.train(config, tmp_path) == 0
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["kernel", "rate", "0.125", "12"] in printed
+    assert ["*", "rate", "0.5", "4"] in printed
