@@ -15,6 +15,7 @@ from step_jax.convert import mapping, released_config
 from step_jax.convert.released_keys import GLOBAL_FEATURES, Architecture
 from step_jax.convert.torch_files import write_torch
 from step_jax.errors import InputError
+from step_jax.models.step import StepPlan
 from step_jax.transfer import by_path
 
 # The layers that the released format has, by the keys of `model`.
@@ -51,6 +52,7 @@ def export_run(
     try:
         step = checkpoints.find(checkpoint)
         description = checkpoints.describe(step)
+        check_layers(description["model"])
         predictor = inference.restore_predictor(checkpoints, step)
     finally:
         checkpoints.close()
@@ -63,14 +65,17 @@ def to_released(description: Mapping[str, Any], variables: Any, *, step: int) ->
 
     Raises InputError for a detector that the released format has not.
     """
-    _check_layers(description["model"])
-    plan = inference.abstract_predictor(description).detector.plan
-    chunks = [plan.length(step) // plan.chunk for step in range(plan.num_steps)]
+    check_layers(description["model"])
+    chunks = _chunks(description["model"])
     arrays = by_path(variables)
-    local = any(path.endswith("/local_squeeze/kernel") for path in arrays)
-    context = any(path.startswith("scene_context/") for path in arrays)
-    table = Architecture(plan.num_steps, context, local).entries()
-    theirs = mapping.to_theirs(table, _with_neighbours(arrays, plan.num_steps) if local else arrays)
+    architecture = Architecture(
+        steps=len(chunks),
+        context="scene_context/mixed_5b/branch_0/kernel" in arrays,
+        local="heads_0/local_squeeze/kernel" in arrays,
+    )
+    if architecture.local:
+        arrays |= _neighbours(arrays, architecture.steps)
+    theirs = mapping.to_theirs(architecture.entries(), arrays)
 
     told = description.get("source", {})
     told = told if told.get("format") == "released" else {}
@@ -85,19 +90,8 @@ def to_released(description: Mapping[str, Any], variables: Any, *, step: int) ->
     }
 
 
-def _options(
-    description: Mapping[str, Any], told: Mapping[str, Any], chunks: Sequence[int]
-) -> argparse.Namespace:
-    """`cfg`; what it said of other things than the detector when it was read, it says again.
-
-    Classes of our own get the numbers 1, 2, ..., as those of other data sets are not known here.
-    """
-    ids = told.get("label_ids") or range(1, len(description["classes"]) + 1)
-    options = released_config.options(description, label_ids=list(ids), chunks=chunks)
-    return argparse.Namespace(**told.get("cfg", {}) | options)
-
-
-def _check_layers(model: Mapping[str, Any]) -> None:
+def check_layers(model: Mapping[str, Any]) -> None:
+    """Raises InputError where a model has layers that the released format has not."""
     wanted = {"": _MODEL, "head_options": _HEAD_OPTIONS, "backbone_options": _BACKBONE_OPTIONS}
     for section, values in wanted.items():
         found = model[section] if section else model
@@ -110,15 +104,33 @@ def _check_layers(model: Mapping[str, Any]) -> None:
                 )
 
 
-def _with_neighbours(arrays: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def _options(
+    description: Mapping[str, Any], told: Mapping[str, Any], chunks: Sequence[int]
+) -> argparse.Namespace:
+    """`cfg`; what it said of other things than the detector when it was read, it says again.
+
+    Classes of our own get the numbers 1, 2, ..., as those of other data sets are not known here.
+    """
+    ids = told.get("label_ids") or range(1, len(description["classes"]) + 1)
+    options = released_config.options(description, label_ids=list(ids), chunks=chunks)
+    return argparse.Namespace(**told.get("cfg", {}) | options)
+
+
+def _chunks(model: Mapping[str, Any]) -> list[int]:
+    """Length of each step's tubes in target clips."""
+    plan = StepPlan(1, tuple(model["extension_plan"]), model["extension"])
+    return [plan.length(step) for step in range(plan.num_steps)]
+
+
+def _neighbours(arrays: Mapping[str, Any], steps: int) -> dict[str, np.ndarray]:
     """Zeros for the regressors of steps that do not anticipate, where they were not carried."""
-    arrays = dict(arrays)
-    for head in range(steps):
-        for name in _NEIGHBOURS:
-            for leaf in ("kernel", "bias"):
-                path = f"heads_{head}/{name}/{leaf}"
-                arrays.setdefault(path, np.zeros_like(arrays[f"heads_{head}/box/{leaf}"]))
-    return arrays
+    wanted = {
+        f"heads_{head}/{name}/{leaf}": np.zeros_like(arrays[f"heads_{head}/box/{leaf}"])
+        for head in range(steps)
+        for name in _NEIGHBOURS
+        for leaf in ("kernel", "bias")
+    }
+    return {path: zeros for path, zeros in wanted.items() if path not in arrays}
 
 
 def _by_net(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

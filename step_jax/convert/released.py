@@ -15,7 +15,8 @@ from step_jax import inference, parallel
 from step_jax.convert import mapping, released_config
 from step_jax.convert.conversion import Converted, source
 from step_jax.convert.released_keys import Architecture
-from step_jax.convert.torch_files import arrays_of, read_torch
+from step_jax.convert.state_dict import check_state_dict
+from step_jax.convert.torch_files import read_torch
 from step_jax.errors import InputError
 from step_jax.transfer import by_path, fill
 
@@ -56,6 +57,10 @@ def convert_released(where: str, content: Any, *, source: Mapping[str, Any]) -> 
     architecture = _architecture(where, content, found)
     cfg = vars(content["cfg"])
     description = released_config.describe(where, cfg, architecture)
+    shapes = inference.abstract_predictor(description).variables
+    entries = architecture.entries()
+    mapping.check(where, entries, found, by_path(shapes))
+    variables = fill(shapes, mapping.to_ours(entries, found))
     description["source"] = {
         **source,
         "label_ids": released_config.label_ids(where, cfg),
@@ -63,10 +68,6 @@ def convert_released(where: str, content: Any, *, source: Mapping[str, Any]) -> 
         "cfg": _plain(cfg),
         **_plain({name: content.get(name) for name in ("epochs", "val_mAP")}),
     }
-    shapes = inference.abstract_predictor(description).variables
-    entries = architecture.entries()
-    mapping.check(where, entries, found, by_path(shapes))
-    variables = fill(shapes, mapping.to_ours(entries, found))
     return Converted(description, variables, _iteration(where, content))
 
 
@@ -77,7 +78,7 @@ def _arrays(where: str, content: Mapping[str, Any]) -> dict[str, np.ndarray]:
         f"{net}/{key}": array
         for net in nets
         if content[net] is not None
-        for key, array in arrays_of(f"{where}, {net}", content[net]).items()
+        for key, array in check_state_dict(f"{where}, {net}", content[net]).items()
     }
 
 
@@ -129,6 +130,6 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _told(content: Any) -> str:
     if not isinstance(content, Mapping):
-        return f"it holds a {type(content).__name__}"
+        return f"it holds an object of type {type(content).__name__}"
     names = list(map(str, content))
     return f"it holds {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"

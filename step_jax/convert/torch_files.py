@@ -30,7 +30,10 @@ _NUMPY_NUMBERS = re.compile(r"numpy(\.|\._)core\.multiarray\.scalar|numpy\.dtype
 
 
 def read_torch(path: str | pathlib.Path) -> Any:
-    """What `torch.save` wrote, in the container of 2019 or today's; tensors on the CPU.
+    """What `torch.save` wrote, in the container of 2019 or today's.
+
+    Tensors in dicts become arrays: float32, or int64 of whole numbers; those that numpy has no form
+    for stay what they are.
 
     Raises:
       InputError: PyTorch is not installed; the file cannot be read, is not one of PyTorch's, is
@@ -41,27 +44,9 @@ def read_torch(path: str | pathlib.Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old storage classes and pickle protocols
-            return _load(torch, path)
+            return _with_arrays(torch, _load(torch, path))
     except Exception as error:  # a damaged file raises anything at all
         raise InputError(f"{path}: {_reason(start, error)}") from error
-
-
-def arrays_of(where: str, state: Any) -> dict[str, np.ndarray]:
-    """A state dict's tensors: float32, or int64 where they are whole numbers.
-
-    Raises InputError where `state` is no state dict; `where` says which it is.
-    """
-    if not isinstance(state, Mapping) or not all(_is_tensor(value) for value in state.values()):
-        raise InputError(f"{where}: expected a state dict, names of layers with their tensors")
-    torch = _import_torch()
-    arrays = {}
-    for key, tensor in state.items():
-        dtype = torch.float32 if tensor.is_floating_point() else torch.int64
-        try:
-            arrays[key] = tensor.detach().to(dtype).numpy()
-        except Exception as error:  # sparse, quantised, complex
-            raise InputError(f"{where}: {key} is not an ordinary array of numbers") from error
-    return arrays
 
 
 def write_torch(path: str | pathlib.Path, value: Mapping[str, Any]) -> None:
@@ -157,8 +142,19 @@ def _first_sentence(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "is_floating_point") and hasattr(value, "detach")
+def _with_arrays(torch: ModuleType, item: Any) -> Any:
+    if isinstance(item, torch.Tensor):
+        return _array(torch, item)
+    if isinstance(item, Mapping):
+        return {key: _with_arrays(torch, value) for key, value in item.items()}
+    return item
+
+
+def _array(torch: ModuleType, tensor: Any) -> Any:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+        return tensor
+    dtype = torch.float32 if tensor.is_floating_point() else torch.int64
+    return tensor.detach().to(dtype).numpy()
 
 
 def _with_tensors(torch: ModuleType, item: Any) -> Any:
