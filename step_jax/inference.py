@@ -52,17 +52,33 @@ def make_predict_step(
     def predict(variables: PyTree, clips: Array) -> list[Tubelets]:
         height, width = clips.shape[2:4]
         side = np.array([width, height, width, height], np.float32)
-        frames = detector.backbone.temporal_stride  # that each feature frame stands for
         steps = []
         for output in detector.apply(variables, normalise_clips(clips), initial_tubes):
-            target = detector.plan.target(output.fed.shape[2])
-            tubes = detector.class_tubes(output)[:, :, target]
-            fed = box_ops.clip_boxes(output.fed[:, :, target], height=height, width=width)
-            tubes, fed = (jnp.repeat(boxes, frames, axis=2) / side for boxes in (tubes, fed))
-            steps.append(Tubelets(detector.class_scores(output), tubes.swapaxes(2, 3), fed))
+            tubes = on_input_frames(detector, detector.class_tubes(output))
+            fed = box_ops.clip_boxes(output.fed, height=height, width=width)
+            fed = on_input_frames(detector, fed)
+            scores = detector.class_scores(output)
+            steps.append(Tubelets(scores, tubes.swapaxes(2, 3) / side, fed / side))
         return steps
 
     return predict
+
+
+def on_input_frames(detector: StepDetector, tubes: Array) -> Array:
+    """Boxes of feature frames `[B, M, L, ...]` at the input frames of the target clip, K for L.
+
+    A feature frame's box is where the actor is in the middle of the input frames it stands for, the
+    one it is trained on (`targets.targets_of`); between two of them boxes move on a straight line.
+    """
+    plan, stride = detector.plan, detector.backbone.temporal_stride
+    target = plan.target(tubes.shape[2])
+    if stride == 1:
+        return tubes[:, :, target]
+    middles = stride * np.arange(tubes.shape[2]) + stride // 2
+    frames = np.arange(stride * target.start, stride * target.stop)
+    shares = np.stack([np.interp(frames, middles, one) for one in np.eye(len(middles))], axis=1)
+    shares = shares.astype(np.float32)
+    return jnp.einsum("kl,bml...->bmk...", shares, tubes, precision=jax.lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)

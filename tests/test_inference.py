@@ -1,5 +1,7 @@
 """Predictions of a detector that was saved and loaded, against its own raw outputs."""
 
+import types
+
 import jax
 import minute
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from step_jax import inference
 from step_jax.checkpoint import Checkpoints
+from step_jax.models.step import StepPlan
 from step_jax.train_state import create_train_state
 from step_jax.train_step import normalise_clips
 
@@ -112,7 +115,7 @@ def test_boxes_of_the_last_step_may_leave_the_image_but_what_is_fed_may_not(pred
     assert max(step.fed.max() for step in predicted) <= 1
 
 
-def test_a_feature_frames_box_serves_its_input_frames_in_an_image_of_any_sides():
+def test_boxes_between_feature_frames_in_an_image_of_any_sides():
     """Two input frames to each of K feature frames; 32 px high, 64 wide."""
     detector = minute.detector_of_patch_means(extension_plan=(False,))
     variables = minute.random_variables(detector)
@@ -124,9 +127,26 @@ def test_a_feature_frames_box_serves_its_input_frames_in_an_image_of_any_sides()
     assert step.fed.shape == (1, M, 2 * K, 4)
     assert step.tubes.shape == (1, M, 3, 2 * K, 4)
     boxes = np.asarray(detector.class_tubes(raw))[0] / [64, 32, 64, 32]
-    for frame in range(2 * K):
+    for frame, expected in enumerate(
+        [boxes[:, 0], boxes[:, 0], (boxes[:, 0] + boxes[:, 1]) / 2, boxes[:, 1]]
+    ):
         np.testing.assert_allclose(step.fed[0, :, frame], minute.initial_tubes()[:, 0] / SIDE)
-        np.testing.assert_allclose(step.tubes[0, :, :, frame], boxes[:, frame // 2], atol=1e-4)
+        np.testing.assert_allclose(step.tubes[0, :, :, frame], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    # Feature frames stand for input frames 4j to 4j + 3, their boxes for 4j + 2.
+    [(3, [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8]), (9, [x + 10 for x in range(12)])],
+)
+def test_between_feature_frames_boxes_move_on_a_straight_line(length, expected):
+    """Boxes that move 4 px a feature frame; the released model's lengths."""
+    plan = StepPlan(3, (False, True), "mean")
+    backbone = types.SimpleNamespace(temporal_stride=4)
+    detector = types.SimpleNamespace(plan=plan, backbone=backbone)
+    tubes = 4 * np.arange(length, dtype=np.float32)[None, None, :, None]
+    found = inference.on_input_frames(detector, tubes)
+    np.testing.assert_array_equal(found[0, 0, :, 0], expected)
 
 
 def test_other_clips_and_other_checkpoints_are_not_compiled_for(predictor, predicted, clips):
