@@ -9,6 +9,7 @@ import train
 from configs import ava, ava_classification
 from step_jax import parallel
 from step_jax.errors import InputError
+from step_jax.models import platform
 from step_jax.models.factory import build_detector, input_frames
 from step_jax.train_state import create_train_state, init_variables
 from step_jax.train_step import LossOptions, make_train_step
@@ -25,7 +26,8 @@ PRESETS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation():
-    with minute.quick_compilation():
+    """With the accelerators' formulations, which compile in less time and compute the same."""
+    with minute.quick_compilation(), platform.assumed("gpu"):
         yield
 
 
