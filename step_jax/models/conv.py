@@ -50,9 +50,11 @@ def conv3d(
 ) -> Array:
     """`x [N, T, H, W, C]` with `kernel [kt, kh, kw, C, D]` -> `[N, T', H', W', D]`.
 
-    XLA's CPU backend has no usable backward pass of the 3-D convolution. On maps of RoI size one
-    matrix product over gathered patches is fastest there (7 times the 2-D convolution, forward and
-    backward, at 4x4); on larger maps the time taps become output channels of a 2-D convolution.
+    Accelerators run XLA's own convolution. XLA's CPU backend is slow at three dimensions and has no
+    usable backward pass of them. There strides become channels, 1x1x1 taps one matrix product, and
+    taps of 3x3 and 4x4, as strides leave them of 7x7, Winograd's filters. Other taps are gathered
+    into patches for one matrix product where maps are as small as a RoI's, and elsewhere the taps
+    over time become output channels of a 2-D convolution.
     """
     if not platform.is_cpu():
         return jax.lax.conv_general_dilated(
@@ -62,19 +64,18 @@ def conv3d(
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         x, kernel = _space_to_depth(x, kernel, strides)
         padding = ((0, 0),) * 3
-    rows, columns = kernel.shape[1:3]
-    if rows == columns and rows in winograd.TAPS:
+    if kernel.shape[:3] == (1, 1, 1) and not any(map(any, padding)):
+        return jnp.matmul(x, kernel[0, 0, 0])
+    if winograd.suits(x, kernel, padding):
         return winograd.conv3d(x, kernel, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    if kernel.shape[:3] == (1, 1, 1):
-        return x @ kernel[0, 0, 0]
     small = x.shape[2] * x.shape[3] <= _LARGEST_PATCHED_MAP
     return _conv3d_of_patches(x, kernel) if small else _conv3d_by_time_taps(x, kernel)
 
 
 def _space_to_depth(x: Array, kernel: Array, strides: tuple[int, int, int]) -> tuple[Array, Array]:
     """The input and the kernel of the convolution without strides that gives the same result."""
-    taps = [-(-size // stride) for size, stride in zip(kernel.shape, strides, strict=False)]
+    taps = [-(-size // stride) for size, stride in zip(kernel.shape[:3], strides, strict=True)]
     sizes = [
         max((have - size) // stride + 1, 0) + tap - 1
         for have, size, stride, tap in zip(
@@ -96,7 +97,9 @@ def _fold(x: Array, sizes: list[int], strides: tuple[int, int, int]) -> Array:
     return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, *sizes, st * sh * sw * channels)
 
 
-_LARGEST_PATCHED_MAP = 81  # rows x columns after padding: a RoI of 7x7 and its border
+# Rows x columns after padding: a RoI of 7x7 and its border. At 4x4, 2 cores, the 2-D convolution
+# takes 7 times as long, forward and backward.
+_LARGEST_PATCHED_MAP = 81
 
 
 def _conv3d_of_patches(x: Array, kernel: Array) -> Array:

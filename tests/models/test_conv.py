@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from step_jax.models import conv
+from step_jax.models import conv, winograd
 
 # Map (T, H, W), kernel, padding: on both sides of the size up to which patches are gathered.
 STRIDED_CASES = [
@@ -96,6 +96,76 @@ def test_strides(sizes, taps, strides, padding):
     expected = with_gradients(reference, x, kernel, padding, gradient)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+# Batch, map (T, H, W), kernel, padding: maps that fill their tiles and such that do not.
+WINOGRAD_CASES = [
+    (1, (3, 8, 8), (3, 3, 3), ((1, 1), (1, 1), (1, 1))),
+    (3, (2, 9, 7), (1, 3, 3), ((0, 0), (1, 1), (0, 2))),
+    (5, (4, 10, 13), (2, 4, 4), ((1, 0), (0, 0), (2, 1))),
+    (2, (3, 5, 6), (3, 3, 3), ((2, 0), (0, 0), (2, 2))),
+]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 30_000, 60_000, 10**9])
+@pytest.mark.parametrize(("batch", "sizes", "taps", "padding"), WINOGRAD_CASES)
+def test_winograd_in_chunks(batch, sizes, taps, padding, chunk_bytes, monkeypatch):
+    """One chunk, a row of tiles a chunk, and chunks of which the last repeats samples."""
+    monkeypatch.setattr(winograd, "_CHUNK_BYTES", chunk_bytes)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, *sizes, 3)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 3, 4)).astype(np.float32)
+    shape = jax.eval_shape(lambda x: plain(x, kernel, padding), x).shape
+    gradient = rng.normal(size=shape).astype(np.float32)
+    found = with_gradients(winograd.conv3d, x, kernel, padding, gradient)
+    expected = with_gradients(plain, x, kernel, padding, gradient)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+def test_the_chunks_above_are_of_all_kinds(monkeypatch):
+    monkeypatch.setattr(winograd, "_CHUNK_BYTES", 30_000)
+    repeats = winograd._plan(3, (2, 9, 7), (1, 3, 3, 3, 4))
+    assert repeats.samples * repeats.chunks[0] > 3
+    monkeypatch.setattr(winograd, "_CHUNK_BYTES", 60_000)
+    reaches_over = winograd._plan(5, (4, 7, 13), (2, 4, 4, 3, 4))
+    assert reaches_over.chunk_rows * reaches_over.chunks[1] > reaches_over.rows
+
+
+@pytest.mark.parametrize(("channels", "features"), [(160, 320), (320, 160)])
+def test_winograd_is_exact_to_a_hundred_thousandth_of_the_output(channels, features):
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.normal(size=(1, 3, 7, 7, channels)), 0).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 3, channels, features)).astype(np.float32)
+    gradient = rng.normal(size=(1, 3, 7, 7, features)).astype(np.float32)
+    padding = ((1, 1), (1, 1), (1, 1))
+    with jax.enable_x64(True):
+        wide = [array.astype(np.float64) for array in (x, kernel, gradient)]
+        exact = with_gradients(padded(conv._conv3d_of_patches), *wide[:2], padding, wide[2])
+        expected = [np.asarray(array) for array in exact]
+    found = with_gradients(winograd.conv3d, x, kernel, padding, gradient)
+    for a, b in zip(found, expected, strict=True):
+        assert np.abs(np.asarray(a) - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_maps_that_do_not_fill_their_tiles_are_gathered():
+    kernel, padding = np.zeros((3, 3, 3, 2, 2)), ((1, 1), (1, 1), (1, 1))
+    sides = [s for s in range(1, 13) if winograd.suits(np.zeros((1, 3, s, s, 2)), kernel, padding)]
+    assert sides == [3, 4, 6, 7, 8, 9, 10, 11, 12]
+    assert not winograd.suits(np.zeros((1, 3, 8, 8, 2)), np.zeros((3, 3, 4, 2, 2)), padding)
+
+
+def test_bfloat16_is_computed_in_float32():
+    rng = np.random.default_rng(0)
+    x = jax.numpy.asarray(rng.normal(size=(2, 3, 8, 8, 4)), jax.numpy.bfloat16)
+    kernel = jax.numpy.asarray(rng.normal(size=(3, 3, 3, 4, 4)), jax.numpy.bfloat16)
+    padding = ((1, 1), (1, 1), (1, 1))
+    found = with_gradients(winograd.conv3d, x, kernel, padding, x)
+    wide = [array.astype(np.float32) for array in (x, kernel)]
+    expected = with_gradients(plain, *wide, padding, wide[0])
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == jax.numpy.bfloat16
+        np.testing.assert_allclose(a.astype(np.float32), b, atol=0.005 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("kernel_size", [(3, 3, 3), (1, 2, 4)])
