@@ -34,6 +34,7 @@ PROGRAMS = {
     "detect": "detect",
     "prepare": "input_pipeline.prepare",
     "validate": "input_pipeline.validate",
+    "convert": "step_jax.convert.__main__",
 }
 OWN_FLAGS = (
     "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds",

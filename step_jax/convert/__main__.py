@@ -85,20 +85,20 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def convert(arguments: argparse.Namespace) -> tuple[Converted, dict[str, Any]]:
-    """The detector, and the configuration that a training of it would have."""
+    """The detector, and the configuration of its run."""
     if arguments.source == "released":
         converted = read_released(arguments.input)
-        options = converted.description["model"]["head_options"]
-        preset = ava.get_config("released")
-        if not options["local_branch"]:
-            preset = ava_classification.get_config()
-        return converted, configuration(preset.to_dict(), converted.description)
-    if arguments.source == "kinetics_i3d":
-        config = ava.get_config().to_dict()
-        names = [f"action_{number}" for number in range(1, AVA_CLASSES + 1)]
-        return read_kinetics(arguments.input, describe(config, names)), config
-    config = ucf101_24.get_config(arguments.input_type).to_dict()
-    return read_vgg16(arguments.input, describe(config, UCF101_24_CLASSES)), config
+        local = converted.description["model"]["head_options"]["local_branch"]
+        preset = ava.get_config("released") if local else ava_classification.get_config()
+    elif arguments.source == "kinetics_i3d":
+        preset = ava.get_config()
+        names = [f"action {number}" for number in range(1, AVA_CLASSES + 1)]
+        converted = read_kinetics(arguments.input, describe(preset.to_dict(), names))
+    else:
+        preset = ucf101_24.get_config(arguments.input_type)
+        description = describe(preset.to_dict(), UCF101_24_CLASSES)
+        converted = read_vgg16(arguments.input, description)
+    return converted, configuration(preset.to_dict(), converted.description)
 
 
 def describe(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
@@ -113,12 +113,15 @@ def describe(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
 
 
 def configuration(preset: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset with the detector that a checkpoint tells of."""
+    """A preset with the detector of a description, for evaluate.py to find in the run's folder."""
     config = copy.deepcopy(dict(preset))
     config["model"] = description["model"]
     config["proposals"] = description["proposals"]
     config["data"] |= {"image_size": description["image_size"], "fps": description["fps"]}
-    config["eval"]["per_class_top"] = description["proposals"]  # all of them
+    if description["model"]["backbone"] == "i3d":
+        config["eval"]["per_class_top"] = description["proposals"]  # of a keyframe all compete
+    # By this key train.py sees that the run is not one to continue: it has no optimizer state.
+    config["converted_from"] = description["source"]["file"]
     return config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -108,11 +109,12 @@ def _check_same(output: pathlib.Path, converted: Converted) -> None:
     """Raises unless the folder holds what would be written."""
     if not (output / run_folder.CHECKPOINTS).is_dir():
         raise InputError(f"--output {output}: is there already; choose another folder")
+    # Tuples come back from the disk as lists.
+    expected = json.loads(json.dumps({"version": VERSION, **converted.description}))
     checkpoints = Checkpoints(output, read_only=True)
     try:
-        same = checkpoints.steps() == [converted.step] and (
-            checkpoints.describe(converted.step) == {"version": VERSION, **converted.description}
-        )
+        same = checkpoints.steps() == [converted.step]
+        same = same and checkpoints.describe(converted.step) == expected
     finally:
         checkpoints.close()
     if not same:
