@@ -60,7 +60,10 @@ def _flag_error(error: Exception, arguments: Sequence[str]) -> str:
 
     ml_collections names the last part of a key alone, and suggests the nearest one.
     """
-    text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\\", "")
+    text = str(error.args[0] if error.args else error)
+    if "Traceback" in text:  # a configuration file raised, of an unknown variant say
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = text.replace("\\n", " ").replace("\\", "")
     unknown = re.search(r"'(\w+)'\s+(Did you mean.*?)'?$", text)
     if not unknown:
         return f"command line: {text}"

@@ -117,6 +117,13 @@ def test_wrong_flags(command_line, argument, parts):
         assert part in line
 
 
+def test_what_a_configuration_file_raises(command_line, tmp_path):
+    text = "def get_config():\n    raise ValueError('sample.py:x: there is no such variant')\n"
+    (tmp_path / "sample.py").write_text(text)
+    line = "error: command line: sample.py:x: there is no such variant (--help lists flags)"
+    assert command_line() == (1, [], [line])
+
+
 def test_output_is_flushed_before_the_end(tmp_path):
     """What was printed must not be lost to a kill right after."""
     read, write = os.pipe()
