@@ -67,7 +67,9 @@ def model() -> dict:
         "roi_mode": "align",  # | "pool"
         "pool_size": 7,  # P
         "scene_context": True,  # Section 3.5
-        "precision": "float32",  # | "bfloat16"; parameters, geometry and losses stay float32
+        # "float32", exact on every platform | "tensorfloat32", GPUs round products to 10 bits |
+        # "bfloat16"; parameters, geometry and losses stay float32
+        "precision": "float32",
     }
 
 

@@ -21,7 +21,12 @@ from step_jax.models.vgg import VGG16Backbone
 
 BACKBONES = {"tiny": TinyBackbone, "i3d": I3DBackbone, "vgg16": VGG16Backbone}
 HEADS = {"two_branch": TwoBranchHead, "residual": ResidualHead}
-PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# The dtype of the computation, and how products of float32 may be rounded.
+PRECISIONS = {
+    "float32": (jnp.float32, "highest"),
+    "tensorfloat32": (jnp.float32, "tensorfloat32"),
+    "bfloat16": (jnp.bfloat16, "default"),
+}
 
 
 def build_detector(
@@ -48,7 +53,7 @@ def build_detector(
     """
     backbone_class = _choose("model.backbone", backbone, BACKBONES)
     head_class = _choose("model.head", head, HEADS)
-    dtype = _choose("model.precision", precision, PRECISIONS)
+    dtype, matmul_precision = _choose("model.precision", precision, PRECISIONS)
     _check("model.extension", extension, step.EXTENSIONS)
     _check("model.classification", classification, step.CLASSIFICATIONS)
     _check("model.regression", regression, step.REGRESSIONS)
@@ -80,6 +85,7 @@ def build_detector(
         scene_context=(
             _context_for(make_head, backbone_module, pool_size) if scene_context else None
         ),
+        matmul_precision=matmul_precision,
     )
 
 

@@ -1,9 +1,12 @@
 """Detectors from plain values: what is built, and one clear line for what cannot be."""
 
 import json
+import re
 
+import jax
 import jax.numpy as jnp
 import minute
+import numpy as np
 import pytest
 
 from configs import common
@@ -47,7 +50,7 @@ def test_input_frames_counts_the_longest_window():
     [
         ({"backbone": "lenet"}, "model.backbone 'lenet': expected one of .*tiny"),
         ({"head": "one"}, "model.head 'one': expected one of .*two_branch"),
-        ({"precision": "half"}, "model.precision 'half': expected one of float32, bfloat16"),
+        ({"precision": "half"}, "model.precision 'half': expected one of float32, tensorfloat32"),
         ({"extension": "grow"}, "model.extension 'grow': expected one of anticipate, extrapolate"),
         ({"classification": "hinge"}, "model.classification 'hinge': expected .* softmax, sigmoid"),
         ({"regression": "both"}, "model.regression 'both': expected .* per_class, agnostic"),
@@ -65,3 +68,23 @@ def test_what_cannot_be_built_is_named(changes, message):
     with pytest.raises(InputError, match=message) as error:
         minute.detector(**changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("float32", "HIGHEST"), ("tensorfloat32", "HIGH"), ("bfloat16", "DEFAULT")],
+)
+def test_products_are_rounded_as_the_precision_says(precision, expected):
+    """Forward and backward: products of float32 are not, unless asked for."""
+    detector = minute.detector(precision=precision, scene_context=False)
+    variables = minute.variable_shapes(detector)
+    side, frames = minute.SIDE, factory.input_frames(detector)
+    clips = jax.ShapeDtypeStruct((1, frames, side, side, 3), np.float32)
+
+    def total(variables, clips):
+        outputs = detector.apply(variables, clips, minute.initial_tubes())
+        return sum(output.head.logits.sum() + output.head.deltas.sum() for output in outputs)
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(total))(variables, clips))
+    found = set(re.findall(r"precision=\(?(?:Precision\.)?(\w+)", jaxpr))
+    assert found == {expected}
