@@ -78,7 +78,7 @@ class _Plan(NamedTuple):
     @property
     def extent(self) -> tuple[int, int]:
         """Outputs over rows and columns of all the tiles."""
-        return self.chunks[1] * self.chunk_rows * self.step, self.columns * self.step
+        return self.rows * self.step, self.columns * self.step
 
 
 def _plan(batch: int, outputs: Sequence[int], kernel_shape: Sequence[int]) -> _Plan:
@@ -88,10 +88,9 @@ def _plan(batch: int, outputs: Sequence[int], kernel_shape: Sequence[int]) -> _P
     row_bytes = 4 * _TILE**2 * outputs[0] * columns * (taps * channels + features)
     affordable = max(_CHUNK_BYTES // row_bytes, 1)
     samples = min(max(affordable // rows, 1), batch)
-    # The largest of the sizes that compute the fewest rows for nothing.
-    sizes = range(min(affordable, rows), 0, -1)
-    chunk_rows = min(sizes, key=lambda size: -(-rows // size) * size)
-    chunks = -(-batch // samples), -(-rows // chunk_rows)
+    sizes = range(1, min(affordable, rows) + 1)
+    chunk_rows = max(size for size in sizes if rows % size == 0)
+    chunks = -(-batch // samples), rows // chunk_rows
     # Chunks of about equal size: the last one of the samples repeats what it lacks.
     return _Plan(step, rows, columns, -(-batch // chunks[0]), chunk_rows, chunks)
 
@@ -151,7 +150,7 @@ def _convolve(x: Array, kernel: Array, padding: Padding) -> Array:
         rows = _transform_back(products, size)
         return jax.lax.dynamic_update_slice(out, rows, (sample, 0, row, 0, 0, 0, 0))
 
-    tiles = (plan.chunks[1] * plan.chunk_rows, plan.step, plan.columns, plan.step)
+    tiles = (plan.rows, plan.step, plan.columns, plan.step)
     out = jnp.zeros((len(x), outputs[0], *tiles, features), jnp.float32)
     out = _over_chunks(add_chunk, out, plan, len(x))
     out = out.reshape(len(x), outputs[0], *plan.extent, features)
