@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SEED ?= 0
+# Reads and writes .pth files, and is needed for nothing else.
+TORCH := torch==2.13.0
 
-.PHONY: help venv demo test test-slow lint
+.PHONY: help venv demo test test-slow test-convert lint
 
 help:
 	@echo "make demo       render the embedded data set, train, evaluate, detect (SEED=0)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-convert  the tests of converting weights, which install PyTorch into .venv"
 	@echo "make lint       ruff"
 	@echo "make venv       the environment alone"
 
@@ -30,6 +33,10 @@ test: venv
 
 test-slow: venv
 	$(RUN) -m pytest -m slow
+
+test-convert: venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(RUN) -m pytest -m "slow or not slow" tests/convert
 
 lint: venv
 	$(VENV)/bin/ruff check .

@@ -84,6 +84,7 @@ def random_tensor(shape):
     return torch.from_numpy(np.random.default_rng(len(shape)).standard_normal(shape, np.float32))
 
 
+@pytest.mark.slow  # compiles the initialisation of all that the file does not have
 def test_kinetics(convert, tmp_path):
     description = describe(ava.get_config().to_dict(), [str(number) for number in range(60)])
     shapes = by_path(abstract_predictor(description).variables)
@@ -105,6 +106,7 @@ def test_kinetics(convert, tmp_path):
         )
 
 
+@pytest.mark.slow  # compiles the initialisation of all that the file does not have
 def test_vgg16(convert, tmp_path):
     state, inputs = collections.OrderedDict(), 3
     for number, width in VGG16.items():
