@@ -4,16 +4,18 @@
         --split_file testlist01.txt --videos rgb-images --output data/ucf101_24/annotations.json
     python -m input_pipeline.prepare --annotations data/ucf101_24/annotations.json \
         --output data/ucf101_24/records
+    python -m step_jax.convert imagenet_vgg16 --input vgg16.pth --output runs/imagenet_vgg16
     python train.py --config=configs/ucf101_24.py:rgb --workdir=runs/ucf101_24_rgb \
         --config.data.records=data/ucf101_24/records \
-        --config.data.annotations=data/ucf101_24/annotations.json
+        --config.data.annotations=data/ucf101_24/annotations.json \
+        --config.train.init_from=runs/imagenet_vgg16
 
-Hardware and time: not measured yet. As the compiler counts, VGG16 holds 34 GB for a batch of four
-windows of 30 frames; `frames_at_once`, set below, brings that to 9 GB and costs a second forward
-pass of the backbone.
+Hardware and time: not measured yet. The feature maps of a batch, four windows of 30 frames, are
+21 GB in float32, and training holds a multiple; `frames_at_once`, set below, brings that to a
+quarter and costs a second forward pass of the backbone. Fewer frames at once need less.
 
 Score: not measured yet. The paper's frame-mAP at IoU 0.5 on split 1 (Table 1b), from ImageNet's
-weights: rgb 66.7, flow 63.5, early 74.3. Ours start from random weights unless they are given.
+weights: rgb 66.7, flow 63.5, early 74.3.
 
 What the paper leaves open, and is our choice here: an epoch is one window of each record, that is
 of each 24 consecutive frames; lambda, gamma, thresholds and numbers of samples are the released AVA

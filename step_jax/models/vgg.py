@@ -36,8 +36,8 @@ class VGG16Backbone(nn.Module):
       channels: of the input.
       rgb: whether the first three of them are RGB.
       frames_at_once: frames whose activations are held at a time, in the backward pass as well,
-        which computes them again; 0 holds those of all frames. Training holds about 280 MB for a
-        frame of 400x400 px in float32, 34 GB for four clips of 30 frames.
+        which computes them again; 0 holds those of all frames. A frame's feature maps are 173 MB at
+        400x400 px in float32, 21 GB for four clips of 30 frames; a backward pass holds more.
       blocks: (convolutions, channels) of each of the five; VGG16's unless a test wants it small.
       dtype: of the computation; parameters stay float32.
     """
