@@ -12,12 +12,11 @@ import numpy as np
 import optax
 
 from step_jax import boxes as box_ops
-from step_jax import losses, parallel, sampling
-from step_jax import targets as target_ops
+from step_jax import losses, parallel, sampling, training_targets
 from step_jax.errors import InputError
 from step_jax.models.step import Features, StepDetector, StepOutput
-from step_jax.targets import Targets
 from step_jax.train_state import TrainState
+from step_jax.training_targets import Targets
 
 Array = jax.Array
 PyTree = Any
@@ -111,7 +110,7 @@ def make_train_step(
 def check_options(options: LossOptions, *, num_steps: int) -> None:
     """Raises InputError where the options fit neither one another nor the number of steps."""
     sampling.check_weights(options.positive_weights, options.negative_weights)
-    for name, allowed in (("frames", target_ops.FRAMES), ("samples", SAMPLES)):
+    for name, allowed in (("frames", training_targets.FRAMES), ("samples", SAMPLES)):
         value = getattr(options, name)
         if value not in allowed:
             raise InputError(f"loss.{name} {value!r}: expected one of {', '.join(allowed)}")
@@ -165,12 +164,12 @@ def total_loss(
 
 def _targets(detector: StepDetector, batch: PyTree, options: LossOptions) -> Targets:
     """The batch's ground truth, without tubes that have no box in a frame that counts."""
-    targets = target_ops.targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
+    targets = training_targets.targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
     if options.samples == "ground_truth":
-        return target_ops.with_boxes(targets)
+        return training_targets.with_boxes(targets)
     if options.frames == "middle":
         middle = detector.plan.longest // 2
-        return target_ops.with_boxes(targets, within=slice(middle, middle + 1))
+        return training_targets.with_boxes(targets, within=slice(middle, middle + 1))
     return targets
 
 
@@ -214,13 +213,13 @@ def infer_candidates(
 ) -> list[Candidates]:
     """What each step is fed, without gradient: an inference pass of S - 1 steps."""
     if options.samples == "ground_truth":
-        tubes = target_ops.nearest_boxes(targets.boxes, targets.box_mask)
+        tubes = training_targets.nearest_boxes(targets.boxes, targets.box_mask)
         return [Candidates(tubes, jnp.ones(tubes.shape[:2]))]
     variables, features = jax.lax.stop_gradient((variables, features))
     height, width = image_size
     batch = features.maps.shape[0]
     tubes = jnp.broadcast_to(proposals, (batch, *proposals.shape))
-    overlap = target_ops.overlaps(targets, tubes, detector.plan, frames=options.frames)
+    overlap = training_targets.overlaps(targets, tubes, detector.plan, frames=options.frames)
     best = jnp.where(targets.tube_mask[..., None], overlap, 0.0).max(axis=1)
     candidates = [Candidates(tubes, best)]
     for step in range(detector.plan.num_steps - 1):
@@ -242,7 +241,9 @@ def _step_terms(
     options: LossOptions,
 ) -> dict[str, SumCount]:
     """Samples one step's candidates, runs its head on them; losses and counts."""
-    overlaps = target_ops.overlaps(targets, candidates.tubes, detector.plan, frames=options.frames)
+    overlaps = training_targets.overlaps(
+        targets, candidates.tubes, detector.plan, frames=options.frames
+    )
     sample_key, dropout_key = jax.random.split(key)
     batch = overlaps.shape[0]
     samples = sample_batch(

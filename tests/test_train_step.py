@@ -12,7 +12,6 @@ import pytest
 
 from step_jax import parallel
 from step_jax.errors import InputError
-from step_jax.targets import targets_of
 from step_jax.train_state import create_train_state
 from step_jax.train_step import (
     LossOptions,
@@ -22,6 +21,7 @@ from step_jax.train_step import (
     normalise_clips,
     total_loss,
 )
+from step_jax.training_targets import targets_of
 
 B, M = 4, len(minute.initial_tubes())
 # Every proposal is sampled, so that nothing is left to chance.

@@ -22,7 +22,6 @@ from step_jax import optimizer, parallel, sampling
 from step_jax.convert.released_keys import Architecture
 from step_jax.models.heads import HeadOutput
 from step_jax.models.step import StepOutput
-from step_jax.targets import Targets, overlaps
 from step_jax.train_state import init_variables
 from step_jax.train_step import (
     LossOptions,
@@ -30,6 +29,7 @@ from step_jax.train_step import (
     training_features,
     weighted_losses,
 )
+from step_jax.training_targets import Targets, overlaps
 from step_jax.transfer import by_path
 
 SIDE, SEED = 400, 5

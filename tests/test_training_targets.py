@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from step_jax.models.step import StepPlan
-from step_jax.targets import Targets, nearest_boxes, overlaps, targets_of, with_boxes
+from step_jax.training_targets import Targets, nearest_boxes, overlaps, targets_of, with_boxes
 
 PLAN = StepPlan(chunk=3, extends=(False, True))
 
