@@ -1,135 +1,329 @@
-"""How fast a configuration trains, on batches made in memory, and whether the pipeline keeps up.
+"""How fast a configuration trains, and where the time and the memory go.
 
     python -m benchmarks.training --config configs/moving_actors.py [--records DIR]
 
-prints the median of the training step, clips a second and the peak of memory. With --records it
-runs `input_pipeline.throughput` on them, in a process of its own and with the step at rest, and
-prints how many times faster than the step the pipeline is.
+times the training step on a random batch made in memory, and each part for itself: the pass without
+gradient that finds what every step is fed, backbone, scene context, RoI features and head of every
+step, forward alone and forward and backward together, and the optimizer. The memory is the whole
+step's, which runs before its parts. With --records it runs `input_pipeline.throughput` on them, in
+a process of its own and with the step at rest, and prints how many times faster than the step the
+pipeline is.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import pathlib
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from step_jax import parallel, proposals
+from benchmarks import arithmetic, configuration, machine, parts
+from step_jax import inference, parallel, proposals
 from step_jax.cli import run_command
 from step_jax.files import write_json
-from step_jax.models.factory import build_detector, input_frames
+from step_jax.models.factory import input_frames
+from step_jax.models.heads import HeadOutput
+from step_jax.models.step import Features, StepDetector
 from step_jax.optimizer import make_optimizer, make_schedule
-from step_jax.train_state import create_train_state, init_variables
-from step_jax.train_step import LossOptions, make_train_step
+from step_jax.train_state import TrainState, create_train_state, init_variables
+from step_jax.train_step import (
+    Candidates,
+    LossOptions,
+    infer_candidates,
+    make_train_step,
+    normalise_clips,
+    sample_batch,
+)
+from step_jax.training_targets import targets_of
 
-NUM_CLASSES = 8
+Array = jax.Array
+PyTree = Any
 
 
 def main() -> None:
     arguments = parse_arguments()
-    config = load_config(arguments.config)
-    result = time_training(config, repeats=arguments.repeats)
-    print(
-        f"training step   median {result['step_seconds'] * 1e3:.0f} ms, "
-        f"{result['clips_per_second']:.1f} clips/s, batch {config.train.batch_size}, "
-        f"first call {result['first_call_seconds']:.1f} s, peak {result['peak_mib']:.0f} MiB"
-    )
+    config = configuration.load_config(arguments.config)
+    batch_size = arguments.batch or config.train.batch_size
+    parallel.check_batch_size(batch_size)
+    described = configuration.describe(arguments.config, config, precision=arguments.precision)
+    result = {"machine": machine.describe(), "description": described, "batch": batch_size}
+    print(machine.summary(result["machine"]))
+    training = Training(config, described, batch_size)
+    result |= measure(training, arguments)
     if arguments.records:
-        result["pipeline"] = time_pipeline(config, arguments.records, result["input_frames"])
-        rate = result["pipeline"]["batches"]["windows_per_second"]
-        result["pipeline_over_training"] = rate / result["clips_per_second"]
-        print(
-            f"input pipeline  {rate:.1f} clips/s, {result['pipeline_over_training']:.1f} times the "
-            "training step"
-        )
+        rate = batch_size / result["whole"]["median_seconds"]
+        result["pipeline"] = time_pipeline(config, arguments.records, training.input_frames)
+        pipeline_rate = result["pipeline"]["batches"]["windows_per_second"]
+        result["pipeline_over_training"] = pipeline_rate / rate
+        print(f"input pipeline {pipeline_rate:.1f} clips/s, {pipeline_rate / rate:.1f} times that")
     if arguments.output:
         write_json(arguments.output, result)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=pathlib.Path, default="configs/moving_actors.py")
+    parser.add_argument("--config", default="configs/moving_actors.py", help="FILE or FILE:VARIANT")
+    parser.add_argument("--precision", help="float32 or bfloat16 (the configuration's)")
+    parser.add_argument("--batch", type=int, help="clips, over all devices (the configuration's)")
+    parser.add_argument("--repeats", type=int, default=5, help="calls that are timed (5)")
+    parser.add_argument("--whole", action="store_true", help="leave the parts out")
+    parser.add_argument("--peak_tflops", type=float, help="of the hardware, for another share")
+    parser.add_argument("--trace", type=pathlib.Path, help="folder for a profile of one step")
     parser.add_argument("--records", type=pathlib.Path, help="clip records to time the pipeline on")
-    parser.add_argument("--repeats", type=int, default=20, help="steps that are timed (20)")
     parser.add_argument("--output", type=pathlib.Path, help="JSON file for the numbers")
     return parser.parse_args()
 
 
-def load_config(path: pathlib.Path) -> ConfigDict:
-    """The configuration of a file, with its defaults."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+class Training:
+    """What train.py builds, and a random batch.
+
+    Attributes:
+      detector, optimizer, options, tubes: of the configuration; tubes are the initial ones.
+      variables: random.
+      batch: arrays `[B, ...]` on the host.
+    """
+
+    def __init__(self, config: ConfigDict, described: dict, batch_size: int):
+        predictor = inference.abstract_predictor(described)
+        self.detector: StepDetector = predictor.detector
+        side = predictor.image_size
+        self.tubes = proposals.initial_tubes(
+            predictor.proposals, num_frames=self.detector.plan.chunk, height=side, width=side
+        )
+        self.variables = init_variables(
+            self.detector,
+            image_size=side,
+            num_proposals=len(self.tubes),
+            key=jax.random.key(0),
+        )
+        self.options = LossOptions(**config.loss.to_dict())
+        self.optimizer = optimizer_of(config)
+        self.batch = random_batch(
+            batch_size,
+            frames=self.input_frames,
+            side=side,
+            channels=self.detector.backbone.channels,
+            tubes=config.data.max_tubes,
+            classes=len(predictor.classes),
+        )
+
+    @property
+    def input_frames(self) -> int:
+        return input_frames(self.detector)
+
+    def make_step(self) -> Callable:
+        """`(state, batch, key) -> (state, metrics)`; traced anew for each one made."""
+        step = make_train_step(
+            self.detector, self.optimizer, proposals=self.tubes, options=self.options
+        )
+        return parallel.data_parallel(step, donate=True)
+
+    def new_state(self) -> TrainState:
+        """Of copies, because a step takes its state's memory."""
+        variables = jax.tree.map(jnp.copy, self.variables)
+        state = create_train_state(variables, self.optimizer)
+        return jax.device_put(state, parallel.replicated())
+
+    def infer_candidates(
+        self, variables: PyTree, features: Features, batch: PyTree
+    ) -> list[Candidates]:
+        """What each step is fed, as the training step finds it."""
+        stride = self.detector.backbone.temporal_stride
+        return infer_candidates(
+            self.detector, variables, features, self.tubes,
+            targets_of(batch, temporal_stride=stride),
+            image_size=batch["clips"].shape[2:4], options=self.options,
+        )  # fmt: skip
+
+    def update(self, gradients: PyTree, state: TrainState) -> tuple[PyTree, PyTree]:
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), opt_state
+
+    def samples(self) -> int:
+        """N, slots that each step samples of a clip."""
+        clips, number = len(self.batch["clips"]), len(self.tubes)
+        mask = self.batch["tube_mask"]
+        samples = jax.eval_shape(
+            lambda: sample_batch(
+                jax.random.split(jax.random.key(0), clips),
+                jnp.zeros((*mask.shape, number)),
+                jnp.zeros((clips, number)),
+                mask,
+                threshold=self.options.thresholds[0],
+                options=self.options,
+            )
+        )
+        return samples.index.shape[1]
 
 
-def time_training(config: ConfigDict, *, repeats: int) -> dict:
-    """Builds what train.py builds and runs it on one random batch."""
-    detector = build_detector(num_classes=NUM_CLASSES, **config.model.to_dict())
-    optimizer = make_optimizer(
-        make_schedule(kind="constant", learning_rate=1e-4, total_steps=repeats)
+def optimizer_of(config: ConfigDict) -> optax.GradientTransformation:
+    options = config.optimizer
+    return make_optimizer(
+        make_schedule(kind="constant", learning_rate=options.learning_rate, total_steps=1),
+        weight_decay=options.weight_decay,
+        weight_decay_kind=options.weight_decay_kind,
+        max_gradient_norm=options.max_gradient_norm,
+        groups=options.groups,
+        bias_rate=options.bias_rate,
     )
-    side = config.data.image_size
-    tubes = proposals.initial_tubes(
-        config.proposals, num_frames=detector.plan.chunk, height=side, width=side
-    )
-    key = jax.random.key(0)
-    variables = init_variables(detector, image_size=side, num_proposals=len(tubes), key=key)
-    state = create_train_state(variables, optimizer)
-    options = LossOptions(**config.loss.to_dict())
-    step = parallel.data_parallel(
-        make_train_step(detector, optimizer, proposals=tubes, options=options), donate=True
-    )
-    batch = parallel.split_batch(random_batch(config, input_frames(detector)))
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        state, metrics = step(state, batch, key)
-        jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - start)
-    median = float(np.median(seconds[1:]))
-    return {
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "precision": config.model.precision,
-        "batch_size": config.train.batch_size,
-        "input_frames": input_frames(detector),
-        "first_call_seconds": seconds[0],
-        "step_seconds": median,
-        "clips_per_second": config.train.batch_size / median,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
 
 
-def random_batch(config: ConfigDict, frames: int) -> dict[str, np.ndarray]:
+def random_batch(
+    batch: int, *, frames: int, side: int, channels: int, tubes: int, classes: int
+) -> dict[str, np.ndarray]:
     """Noise with one ground-truth tube a clip; the shapes are what the time depends on."""
-    rng = np.random.default_rng(0)
-    batch, side, tubes = config.train.batch_size, config.data.image_size, config.data.max_tubes
     boxes = np.zeros((batch, tubes, frames, 4), np.float32)
     boxes[:, 0] = np.array([0.3, 0.2, 0.6, 0.8]) * side
     mask = np.zeros((batch, tubes), bool)
     mask[:, 0] = True
-    labels = np.zeros((batch, tubes, NUM_CLASSES), np.float32)
+    labels = np.zeros((batch, tubes, classes), np.float32)
     labels[:, 0, 0] = 1
+    shape = (batch, frames, side, side, channels)
     return {
-        "clips": rng.integers(0, 256, (batch, frames, side, side, 3), np.uint8),
+        "clips": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
         "boxes": boxes,
         "box_mask": np.repeat(mask[:, :, None], frames, axis=2),
         "labels": labels,
         "tube_mask": mask,
     }
+
+
+def measure(training: Training, arguments: argparse.Namespace) -> dict:
+    """The whole step, then its parts on one device's share of the batch."""
+    whole, memory = time_whole(training, repeats=arguments.repeats, trace=arguments.trace)
+    split, forwards = parts.Parts(arguments.repeats), parts.Parts(arguments.repeats)
+    if not arguments.whole:
+        run_parts(split, forwards, training)
+    reported = parts.report(
+        whole,
+        split.measured,
+        arithmetic.matrix_rate(training.detector),
+        forwards=forwards.measured,
+        peak_tflops=arguments.peak_tflops,
+    )
+    clips = training.batch["clips"]
+    print(f"\ntraining step of {len(clips)} clips, {' x '.join(map(str, clips.shape[1:]))}")
+    print(parts.table(reported))
+    print(parts.speed_line(whole.median, clips.shape, memory))
+    return reported | memory
+
+
+def time_whole(
+    training: Training, *, repeats: int, trace: pathlib.Path | None = None
+) -> tuple[parts.Measured, dict]:
+    """Steps one after the other, after a first one that compiles; and the memory of both."""
+    step, key = training.make_step(), jax.random.key(0)
+    batch = parallel.split_batch(training.batch)
+    shapes = jax.eval_shape(training.new_state)
+    state = training.new_state()
+
+    def one_step() -> PyTree:
+        nonlocal state
+        state, metrics = step(state, batch, key)
+        return state, metrics
+
+    whole, memory = parts.time_whole(
+        one_step,
+        arithmetic.plain_flops(training.make_step(), shapes, batch, key),
+        repeats=repeats,
+    )
+    if trace:
+        with jax.profiler.trace(trace):
+            jax.block_until_ready(one_step())
+    return whole, memory
+
+
+def run_parts(split: parts.Parts, forwards: parts.Parts, training: Training) -> None:
+    """Every part on what those before it gave; `forwards` gets those that have a backward pass."""
+    detector, variables = training.detector, jax.device_put(training.variables)
+    clips = len(training.batch["clips"]) // jax.local_device_count()
+    batch = jax.device_put(jax.tree.map(lambda leaf: leaf[:clips], training.batch))
+    modules = Modules(detector)
+
+    def run(name: str, function: Callable, learned: PyTree, *given: PyTree) -> Any:
+        """`function(learned, *given)`, forward, and with the gradient of `learned`."""
+        output = forwards.run(name, function, learned, *given)
+        split.run(name, with_gradient(function), learned, *given)
+        return output
+
+    def own(name: str) -> PyTree:
+        return {key: tree for key, tree in variables["params"].items() if key == name}
+
+    maps = run("backbone", modules.backbone, own("backbone"), variables, batch["clips"])
+    context = None
+    if detector.scene_context is not None:
+        context = run("context", modules.context, (own("scene_context"), maps), variables)
+    candidates = split.run(
+        "candidates", training.infer_candidates, variables, Features(maps, context), batch
+    )
+    keys = jax.random.split(jax.random.key(0), clips)
+    for step, candidate in enumerate(candidates):
+        tubes = candidate.tubes[:, : training.samples()]
+        rois = run(f"RoI {step + 1}", modules.rois(step), maps, tubes)
+        learned = (own(f"heads_{step}"), rois, context)
+        run(f"head {step + 1}", modules.head(step), learned, variables, tubes, keys)
+    state = create_train_state(variables, training.optimizer)
+    split.run("optimizer", training.update, state.params, state)
+
+
+def with_gradient(function: Callable) -> Callable:
+    """`function(learned, *given)`, and the gradient of its output's sum by `learned`."""
+
+    def both(learned: PyTree, *given: PyTree) -> tuple[PyTree, PyTree]:
+        output, pull_back = jax.vjp(lambda learned: function(learned, *given), learned)
+        return output, pull_back(jax.tree.map(jnp.ones_like, output))
+
+    return both
+
+
+class Modules:
+    """The detector's modules as functions `(learned, *given)`.
+
+    `learned` is what their gradients go to: the parameters `own` of a module, by its name, which
+    take the place of those among the variables, and its inputs.
+    """
+
+    def __init__(self, detector: StepDetector):
+        self._detector = detector
+
+    def _apply(self, own: PyTree, variables: PyTree, *arguments: Any, **options: Any) -> Any:
+        variables = variables | {"params": variables["params"] | own}
+        with jax.default_matmul_precision(self._detector.matmul_precision):
+            return self._detector.apply(variables, *arguments, **options)
+
+    def backbone(self, own: PyTree, variables: PyTree, clips: Array) -> Array:
+        clips = normalise_clips(clips)
+        return self._apply(own, variables, clips, method=lambda module, x: module.backbone(x))
+
+    def context(self, learned: tuple[PyTree, Array], variables: PyTree) -> Array:
+        own, maps = learned
+        return self._apply(own, variables, maps, method=lambda module, x: module.scene_context(x))
+
+    def rois(self, step: int) -> Callable[[Array, Array], Array]:
+        def rois(maps: Array, tubes: Array) -> Array:
+            return self._detector.apply({}, step, maps, tubes, method="roi_features")
+
+        return rois
+
+    def head(self, step: int) -> Callable[..., HeadOutput]:
+        def head(learned: PyTree, variables: PyTree, tubes: Array, keys: Array) -> HeadOutput:
+            own, rois, context = learned
+            output = self._apply(
+                own, variables, step, rois, context, tubes, dropout_keys=keys, method="run_head"
+            )
+            return output.head
+
+        return head
 
 
 def time_pipeline(config: ConfigDict, records: pathlib.Path, frames: int) -> dict:
