@@ -1,7 +1,12 @@
 """What every test file shares: four virtual CPU devices, where the test data lies, a tiny run."""
 
+import os
 import types
 from pathlib import Path
+
+# Read once, when TensorFlow is imported, which some test may do before a program says how quiet it
+# should be; JAX would set it, too.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
 import pytest
