@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -117,7 +118,7 @@ def measure(predictor: Predictor, arguments: argparse.Namespace) -> dict:
     reported = parts.report(
         whole,
         split.measured,
-        arithmetic.matrix_rate(predictor.detector.backbone.dtype),
+        arithmetic.matrix_rate(predictor.detector),
         peak_tflops=arguments.peak_tflops,
     )
     print(f"\nforward of {arguments.batch} clips, {' x '.join(map(str, clips.shape[1:]))}")
@@ -153,20 +154,21 @@ def run_parts(split: parts.Parts, predictor: Predictor, clips: np.ndarray) -> No
     detector, variables = predictor.detector, jax.device_put(predictor.variables)
     height, width = clips.shape[2:4]
 
-    def apply(method, *arguments):
-        return lambda variables, *given: detector.apply(
-            variables, *arguments, *given, method=method
-        )
+    def apply(method: str | Callable, *arguments: Any) -> Callable:
+        """A method of the detector as a function `(variables, *more arguments)`."""
 
-    def backbone(variables: PyTree, clips: Array) -> Array:
-        normalised = normalise_clips(clips)
-        return detector.apply(variables, normalised, method=lambda module, x: module.backbone(x))
+        def applied(variables: PyTree, *given: Any) -> Any:
+            with jax.default_matmul_precision(detector.matmul_precision):
+                return detector.apply(variables, *arguments, *given, method=method)
 
+        return applied
+
+    backbone = apply(lambda module, clips: module.backbone(normalise_clips(clips)))
     maps = split.run("backbone", backbone, variables, jax.device_put(clips))
     context = None
     if detector.scene_context is not None:
-        method = apply(lambda module, maps: module.scene_context(maps))
-        context = split.run("context", method, variables, maps)
+        scene_context = apply(lambda module, maps: module.scene_context(maps))
+        context = split.run("context", scene_context, variables, maps)
     tubes = initial_tubes(predictor)
     tubes = jax.numpy.broadcast_to(tubes, (len(clips), *tubes.shape))
     for step in range(detector.plan.num_steps):
@@ -193,9 +195,8 @@ def time_batches(predictor: Predictor, arguments: argparse.Namespace) -> list[di
             print(f"batch {batch:>4}: does not fit")
             results.append({"batch": batch, "fits": False})
             break
-        print(
-            f"batch {batch:>4}: {parts.speed_line(whole.median, clips.shape, memory)}", flush=True
-        )
+        line = parts.speed_line(whole.median, clips.shape, memory)
+        print(f"batch {batch:>4}: {line}", flush=True)
         rates = {"clips_per_second": batch / whole.median, "frames": clips.shape[1]}
         results.append({"batch": batch, "fits": True} | whole.report() | rates | memory)
     return results

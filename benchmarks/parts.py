@@ -86,8 +86,10 @@ def time_whole(
     call: Callable[[], Any], flops: int, *, repeats: int
 ) -> tuple[Measured, dict[str, float]]:
     """The whole, after a first call that compiles; the memory that both took, JSON-ready."""
-    _, (first,) = time_calls(call, repeats=0)
-    memory = {"first_call_seconds": first, "peak_with_compilation_mib": machine.peak_mib()}
+    machine.forget_peak()
+    memory = {"before_mib": machine.peak_mib()}
+    _, (memory["first_call_seconds"],) = time_calls(call, repeats=0)
+    memory["peak_with_compilation_mib"] = machine.peak_mib()
     machine.forget_peak()
     seconds = time_calls(call, repeats=repeats)[1]
     memory["peak_mib"] = machine.peak_mib()
@@ -98,8 +100,9 @@ def speed_line(seconds: float, shape: Sequence[int], memory: dict[str, float]) -
     """What `time_whole` found of clips `[B, T, ...]`, in a line."""
     return (
         f"{shape[0] / seconds:.3g} clips/s, {shape[0] * shape[1] / seconds:.4g} frames/s; "
-        f"peak {memory['peak_mib']:.0f} MiB, {memory['peak_with_compilation_mib']:.0f} with "
-        f"compilation; first call {memory['first_call_seconds']:.1f} s"
+        f"peak {memory['peak_mib']:.0f} MiB ({memory['before_mib']:.0f} before the first call, "
+        f"{memory['peak_with_compilation_mib']:.0f} at most in it); first call "
+        f"{memory['first_call_seconds']:.1f} s"
     )
 
 
