@@ -18,7 +18,6 @@ import numpy as np
 from jax.extend import core
 
 from step_jax.models import platform
-from step_jax.models.step import StepDetector
 
 
 def plain_flops(function: Callable, *arguments: Any) -> int:
@@ -128,15 +127,16 @@ class MatrixRate(NamedTuple):
     shape: tuple[int, int, int]
 
 
-def matrix_rate(detector: StepDetector) -> MatrixRate:
+def matrix_rate(dtype: jnp.dtype, *, precision: str = "highest") -> MatrixRate:
     """How fast this machine's first device multiplies matrices, at the size that suits it best.
 
-    In the detector's precision.
+    `dtype` and `precision` are those of the products, `backbone.dtype` and `matmul_precision` of a
+    detector.
     """
     best = MatrixRate(0.0, _SHAPES[0])
     for shape in _SHAPES:
-        with jax.default_matmul_precision(detector.matmul_precision):
-            seconds = _product_seconds(shape, detector.backbone.dtype)
+        with jax.default_matmul_precision(precision):
+            seconds = _product_seconds(shape, dtype)
         best = max(best, MatrixRate(2 * math.prod(shape) / seconds, shape))
         if seconds > _LONGEST_SECONDS:
             break

@@ -118,7 +118,9 @@ def measure(predictor: Predictor, arguments: argparse.Namespace) -> dict:
     reported = parts.report(
         whole,
         split.measured,
-        arithmetic.matrix_rate(predictor.detector),
+        arithmetic.matrix_rate(
+            predictor.detector.backbone.dtype, precision=predictor.detector.matmul_precision
+        ),
         peak_tflops=arguments.peak_tflops,
     )
     print(f"\nforward of {arguments.batch} clips, {' x '.join(map(str, clips.shape[1:]))}")

@@ -207,7 +207,9 @@ def measure(training: Training, arguments: argparse.Namespace) -> dict:
     reported = parts.report(
         whole,
         split.measured,
-        arithmetic.matrix_rate(training.detector),
+        arithmetic.matrix_rate(
+            training.detector.backbone.dtype, precision=training.detector.matmul_precision
+        ),
         forwards=forwards.measured,
         peak_tflops=arguments.peak_tflops,
     )
