@@ -9,7 +9,6 @@ Tables of millions of rows stay columns of numpy here, never lists of rows.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from step_jax import table_header
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
 from step_jax.windows import check_frames
@@ -63,31 +63,6 @@ class TableHeader:
     num_steps: int
     provenance: dict[str, str] = field(default_factory=dict)
     frames: str = "all"
-
-    def to_metadata(self) -> dict[str, str]:
-        values = {item.name: json.dumps(getattr(self, item.name)) for item in fields(self)}
-        return {"format": FORMAT, "version": str(VERSION), **values}
-
-    @classmethod
-    def from_metadata(cls, metadata: dict[bytes, bytes] | None, path: pathlib.Path) -> TableHeader:
-        texts = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
-        if texts.get("format") != FORMAT:
-            raise InputError(
-                f"{path}: not a detections table (its metadata lack format={FORMAT}); "
-                "expected a file written by evaluate.py"
-            )
-        if texts.get("version") != str(VERSION):
-            raise InputError(
-                f"{path}: detections table of version {texts.get('version')}; "
-                f"this program reads version {VERSION}: run the evaluation again"
-            )
-        texts.setdefault("frames", '"all"')  # tables were written before it could be another
-        try:
-            values = {item.name: json.loads(texts[item.name]) for item in fields(cls)}
-        except (KeyError, ValueError) as error:
-            raise InputError(f"{path}: its metadata are broken at {error}") from error
-        check_frames(values["frames"], where=f"{path}: frames")
-        return cls(**values | {"classes": tuple(values["classes"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +141,8 @@ class DetectionsWriter:
     def __enter__(self) -> DetectionsWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            schema = SCHEMA.with_metadata(self.header.to_metadata())
+            metadata = table_header.to_metadata(self.header, format=FORMAT, version=VERSION)
+            schema = SCHEMA.with_metadata(metadata)
             self._parquet = stack.enter_context(
                 pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["video"])
             )
@@ -218,16 +194,18 @@ def write_detections(path: str | os.PathLike, detections: Detections):
 def read_header(path: str | os.PathLike) -> TableHeader:
     """What a table is about, without its rows. Raises InputError as `read_detections`."""
     path = pathlib.Path(path)
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a detections table: {error}") from error
-    header = TableHeader.from_metadata(schema.metadata, path)
-    for column in SCHEMA:
-        index = schema.get_field_index(column.name)
-        found = schema.field(index).type if index >= 0 else "missing"
-        if found != column.type:
-            raise InputError(f"{path}: column {column.name!r} is {found}; expected {column.type}")
+    schema = table_header.read_schema(path, table="a detections table")
+    header = table_header.from_metadata(
+        TableHeader,
+        schema.metadata,
+        path=path,
+        format=FORMAT,
+        version=VERSION,
+        table="a detections table",
+        made_by="evaluate.py",
+    )
+    check_frames(header.frames, where=f"{path}: frames")
+    table_header.check_columns(schema, SCHEMA, path=path)
     return header
 
 

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from step_jax import detections as table
+from step_jax import table_header
 from step_jax.detections import (
     SCHEMA,
     DetectionsWriter,
@@ -167,7 +168,9 @@ def test_values_that_mean_nothing_are_refused(tmp_path, column, value, message):
         else pa.array(rows["video"], pa.string()).dictionary_encode()
         for field in SCHEMA
     ]
-    metadata = table.TableHeader(**HEADER).to_metadata()
+    metadata = table_header.to_metadata(
+        table.TableHeader(**HEADER), format=table.FORMAT, version=table.VERSION
+    )
     schema = SCHEMA.with_metadata(metadata)
     pq.write_table(pa.table(columns, schema=schema), tmp_path / "d.parquet")
     with pytest.raises(InputError, match=f"d.parquet: .*{message}"):
