@@ -1,0 +1,109 @@
+import cv2
+import numpy as np
+import pytest
+
+from step_jax.errors import InputError
+from step_jax.flow import decode_flow, flow_images, make_estimator
+
+
+def textured(size=(60, 80), seed=0):
+    noise = np.random.default_rng(seed).uniform(0, 255, size).astype(np.float32)
+    image = cv2.GaussianBlur(noise, (0, 0), 2)
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    return np.repeat(image[..., None], 3, axis=-1)
+
+
+def moving(count, step=2):
+    """Frames whose content goes `step` px to the right from one to the next."""
+    return [np.roll(textured(), step * number, axis=1) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_as_many_images_as_frames(count, batch):
+    images = list(flow_images(moving(count), method="dis", batch=batch))
+    assert len(images) == count
+    assert all(image.shape == (60, 80, 3) and image.dtype == np.uint8 for image in images)
+    if count > 1:
+        np.testing.assert_array_equal(images[-1], images[-2])
+
+
+def test_no_frame_no_image():
+    assert list(flow_images([], method="dis")) == []
+
+
+def test_a_single_frame_has_zero_flow():
+    (image,) = flow_images(moving(1), method="dis")
+    assert (image == 128).all()
+
+
+def test_flow_goes_from_a_frame_to_the_next():
+    frames = [textured(), np.roll(textured(), 3, axis=1), np.roll(textured(), 1, axis=1)]
+    flows = [decode_flow(image)[10:-10, 10:-10] for image in flow_images(frames, method="dis")]
+    assert np.median(flows[0][..., 0]) == pytest.approx(3, abs=0.1)
+    assert np.median(flows[1][..., 0]) == pytest.approx(-2, abs=0.1)
+    assert np.median(flows[0][..., 1]) == pytest.approx(0, abs=0.1)
+
+
+def test_batches_do_not_matter():
+    one = list(flow_images(moving(6), method="dis", batch=1))
+    four = list(flow_images(moving(6), method="dis", batch=4))
+    np.testing.assert_array_equal(one, four)
+
+
+def test_frames_are_read_as_images_are_taken():
+    taken = []
+
+    def frames():
+        for number, frame in enumerate(moving(20)):
+            taken.append(number)
+            yield frame
+
+    images = flow_images(frames(), method="dis", batch=2)
+    next(images)
+    assert len(taken) == 3
+
+
+def test_frames_of_two_sizes():
+    frames = [textured(), textured((60, 70))]
+    with pytest.raises(InputError, match="frame 1 is 70x60 pixels, those before it are 80x60"):
+        list(flow_images(frames, method="dis"))
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "message"),
+    [
+        ("farneback", {}, "expected one of dis, tvl1, brox"),
+        ("dis", {"preset": "slow"}, "expected one of ultrafast, fast, medium"),
+        ("dis", {"alpha": 1}, "alpha"),
+        ("brox", {"alpha": -1}, "alpha is -1"),
+        ("brox", {"scale_factor": 1.0}, "scale_factor is 1.0"),
+    ],
+)
+def test_bad_parameters(method, parameters, message):
+    with pytest.raises(InputError, match=message):
+        make_estimator(method, **parameters)
+
+
+def test_tvl1_without_contrib_says_what_to_install(monkeypatch):
+    monkeypatch.delattr(cv2, "optflow", raising=False)
+    with pytest.raises(
+        InputError, match="opencv-contrib-python-headless.*only one OpenCV"
+    ) as error:
+        make_estimator("tvl1")
+    assert "\n" not in str(error.value)
+
+
+def test_parameters_are_recorded():
+    parameters = make_estimator("dis", preset="fast").parameters
+    assert parameters["preset"] == "fast"
+    assert parameters["PatchSize"] == 8
+
+
+def test_brox_parameters_are_those_of_the_distributed_images():
+    from step_jax.flow.brox_options import BroxOptions
+
+    options = BroxOptions()
+    assert (options.alpha, options.gamma, options.scale_factor) == (0.197, 50, 0.8)
+    counts = (options.inner_iterations, options.outer_iterations, options.solver_iterations)
+    assert counts == (10, 77, 10)
