@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import jax
 import numpy as np
 
@@ -23,12 +22,12 @@ from step_jax.cli import run_command
 from step_jax.clip_detections import clip_detections, tubes_of
 from step_jax.errors import InputError
 from step_jax.inference import Predictor, Tubelets, load_predictor
-from step_jax.replacing import replacing
 from step_jax.streaming.video_sources import check_video
 from step_jax.video import resize
 from step_jax.visualize.colors import BLACK, WHITE, class_colors
 from step_jax.visualize.draw import draw_boxes, font_size
 from step_jax.visualize.panels import bar, display_size, tile
+from step_jax.visualize.png import write_png
 from step_jax.visualize.shot import Shot, read_shot
 from step_jax.visualize.text import chip_size, draw_chip
 
@@ -197,14 +196,6 @@ def _write_corner(picture: np.ndarray, text: str) -> None:
 
 def _pixels(boxes: np.ndarray, frame: np.ndarray) -> np.ndarray:
     return scale_boxes(boxes, width=frame.shape[1], height=frame.shape[0])
-
-
-def write_png(path: pathlib.Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture. Raises InputError for another suffix or a folder that is missing."""
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: cannot write this kind of picture; expected .png")
-    with replacing(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
 
 if __name__ == "__main__":

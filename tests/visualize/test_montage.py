@@ -1,6 +1,5 @@
 import pathlib
 
-import cv2
 import numpy as np
 import pytest
 
@@ -79,12 +78,3 @@ def test_picture_has_a_row_per_frame_and_a_column_per_step():
             left = left + 0.02 * offset
             place = round((top + 0.15) * cell_height), round(left * cell_width)
             np.testing.assert_array_equal(cell[place], color)
-
-
-def test_png_only(tmp_path):
-    picture = np.zeros((4, 4, 3), np.uint8)
-    picture[..., 0] = 255
-    montage.write_png(tmp_path / "a.png", picture)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[0, 0], [0, 0, 255])
-    with pytest.raises(InputError, match=r"expected \.png"):
-        montage.write_png(tmp_path / "a.jpg", picture)
