@@ -59,6 +59,16 @@ def frames_that_count(videos: Sequence[Video], header: TableHeader) -> np.ndarra
     )
 
 
+def annotated_frames(videos: Sequence[Video]) -> np.ndarray:
+    """Which of all frames have ground truth of any class: bool `[F]`, counted as `FrameBoxes`."""
+    first = first_frames(videos)
+    annotated = np.zeros(first[-1], bool)
+    for start, video in zip(first, videos, strict=False):
+        for tube in video.tubes:
+            annotated[start + tube.frames] = True
+    return annotated
+
+
 def truth_boxes(annotations: Annotations, split: str, header: TableHeader) -> FrameBoxes:
     """The ground truth in the frames that count: a row for each label of each box, tube by tube.
 
@@ -93,9 +103,9 @@ def detected_boxes(
     and for a frame beyond its video's end or one that should have no rows.
     """
     videos = annotations.split(split)
-    _check_classes(detections, annotations)
+    check_classes(detections.classes, annotations)
     rows = detections.at_step(step)
-    number = _video_numbers(rows, videos, f"split {split!r} of {annotations.name}")
+    number = video_numbers(rows, annotations, split)
     rows = rows.take(np.argsort(number[rows.video], kind="stable"))
     video = number[rows.video]
     _check_frames(rows, video, videos)
@@ -110,14 +120,30 @@ def detected_boxes(
         yield FrameBoxes(frame, some.label.astype(np.int64), boxes, some.score).take(order)
 
 
-def pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of equal keys `[N]`, `[M]`: indices into `first`, ascending, and into `second`."""
-    order = np.argsort(second, kind="stable")
-    start = np.searchsorted(second, first, side="left", sorter=order)
-    count = np.searchsorted(second, first, side="right", sorter=order) - start
-    left = np.repeat(np.arange(len(first)), count)
-    offset = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
-    return left, order[start[left] + offset]
+def video_numbers(rows, annotations: Annotations, split: str) -> np.ndarray:
+    """For each name of `rows.videos` its number in the split, int64; -1 for one without rows.
+
+    `rows` are anything with `videos` and `video`: detections, tubelets, tubes. Raises InputError
+    for rows of a video that is not in the split.
+    """
+    numbers = {video.id: i for i, video in enumerate(annotations.split(split))}
+    unknown = [rows.videos[i] for i in np.unique(rows.video) if rows.videos[i] not in numbers]
+    if unknown:
+        raise InputError(
+            f"detections of video {unknown[0]!r} ({len(unknown)} such videos), which is not among "
+            f"the {len(numbers)} videos of split {split!r} of {annotations.name}; expected the "
+            "annotations and the split that the detector was evaluated on"
+        )
+    return np.array([numbers.get(name, -1) for name in rows.videos], np.int64)
+
+
+def check_classes(classes: Sequence[str], annotations: Annotations) -> None:
+    """Raises InputError for other classes than the annotations', or another order."""
+    if tuple(classes) != tuple(annotations.classes):
+        raise InputError(
+            f"the detections' classes are {list(classes)}, those of {annotations.name} are "
+            f"{list(annotations.classes)}; expected the same in one order"
+        )
 
 
 def _blocks(video: np.ndarray, *, num_videos: int) -> Iterator[slice]:
@@ -126,19 +152,6 @@ def _blocks(video: np.ndarray, *, num_videos: int) -> Iterator[slice]:
     _, at = np.unique(starts // BLOCK_ROWS, return_index=True)
     for start, stop in itertools.pairwise([*starts[at], len(video)]):
         yield slice(int(start), int(stop))
-
-
-def _video_numbers(rows: Detections, videos: Sequence[Video], where: str) -> np.ndarray:
-    """For each name of `rows.videos` its number in `videos`; -1 for one without rows."""
-    numbers = {video.id: i for i, video in enumerate(videos)}
-    unknown = [rows.videos[i] for i in np.unique(rows.video) if rows.videos[i] not in numbers]
-    if unknown:
-        raise InputError(
-            f"detections of video {unknown[0]!r} ({len(unknown)} such videos), which is not among "
-            f"the {len(videos)} videos of {where}; expected the annotations and the split that "
-            "the detector was evaluated on"
-        )
-    return np.array([numbers.get(name, -1) for name in rows.videos], np.int64)
 
 
 def _check_frames(rows: Detections, video: np.ndarray, videos: Sequence[Video]):
@@ -160,12 +173,4 @@ def _check_frames_count(rows: Detections, frame: np.ndarray, videos: Sequence[Vi
             f"detection in frame {rows.frame[row]} of video {rows.videos[rows.video[row]]!r}, the "
             f"middle of no window of {header.clip_frames} frames at stride {header.stride}; "
             "expected the annotations that the detector was evaluated on"
-        )
-
-
-def _check_classes(detections: Detections, annotations: Annotations):
-    if tuple(detections.classes) != tuple(annotations.classes):
-        raise InputError(
-            f"the detections' classes are {list(detections.classes)}, those of "
-            f"{annotations.name} are {list(annotations.classes)}; expected the same in one order"
         )

@@ -7,31 +7,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from step_jax.annotations import Annotations
-from step_jax.boxes import box_iou
 from step_jax.detections import Detections
 from step_jax.metrics.average_precision import (
     area_over_recall,
     precision_recall,
-    ranking,
     trapezoid_ap,
 )
-from step_jax.metrics.frame_boxes import (
-    FrameBoxes,
-    detected_boxes,
-    first_frames,
-    pairs,
-    truth_boxes,
+from step_jax.metrics.frame_boxes import detected_boxes
+from step_jax.metrics.frame_tally import (
+    CLASSIFICATION,
+    HIT,
+    LOCALIZATION,
+    OTHER,
+    TIME,
+    FrameTally,
+    tally,
 )
-from step_jax.metrics.frame_map import match, suppressed
 
-HIT, LOCALIZATION, CLASSIFICATION, TIME, OTHER = range(5)
+ERRORS = ("localization", "classification", "time", "other", "missed")
 
 
 @dataclass(frozen=True, eq=False)
 class FrameErrors:
     """Percentages `[C]`, NaN for a class without ground truth; they need not add up to 100.
 
-    ap: average precision.
+    ap: average precision by the trapezoid rule.
     localization: lost to boxes in frames that have the class.
     classification: lost to boxes on another class.
     time: lost to frames without any action, of videos that have the class.
@@ -47,58 +47,27 @@ class FrameErrors:
     other: np.ndarray
     missed: np.ndarray
 
+    def means(self) -> dict[str, float]:
+        """Of the classes that have ground truth, for AP and each of ERRORS."""
+        return {name: float(np.nanmean(getattr(self, name))) for name in ("ap", *ERRORS)}
+
 
 def frame_errors(
-    detections: Detections,
-    annotations: Annotations,
-    split: str,
-    *,
-    step: int,
-    iou_threshold: float = 0.5,
-    nms_threshold: float = 0.3,
+    detections: Detections, annotations: Annotations, split: str, *, step: int, **options
 ) -> FrameErrors:
-    """Errors of one step's detections; arguments and errors as for `frame_map`.
+    """Errors of one step's detections; options of `FrameTally`, errors as for `frame_map`."""
+    blocks = detected_boxes(detections, annotations, split, step=step)
+    return errors_of(tally(blocks, annotations, split, detections.header, **options))
+
+
+def errors_of(counted: FrameTally) -> FrameErrors:
+    """The shares of the errors.
 
     An error's share is the area under (such errors so far / detections so far) over recall.
     """
-    truth = truth_boxes(annotations, split, detections.header)
-    videos = first_frames(annotations.split(split))
-    blocks = [
-        suppressed(block, nms_threshold)
-        for block in detected_boxes(detections, annotations, split, step=step)
-    ]
-    kinds = [classify(block, truth, videos, iou_threshold=iou_threshold) for block in blocks]
-    kind = np.concatenate(kinds)
-    label = np.concatenate([block.label for block in blocks])
-    score = np.concatenate([block.score for block in blocks])
-
-    num_classes = len(annotations.classes)
-    num_ground_truth = np.bincount(truth.label, minlength=num_classes)
-    ranked = ranking(label, score, num_classes=num_classes)
-    shares = [_shares(kind[rows], n) for rows, n in zip(ranked, num_ground_truth, strict=True)]
-    return FrameErrors(annotations.classes, *np.array(shares).T)
-
-
-def classify(
-    found: FrameBoxes, truth: FrameBoxes, videos: np.ndarray, *, iou_threshold: float
-) -> np.ndarray:
-    """HIT or the first error that applies: int `[N]`; `videos` are the first frames of each."""
-    num_classes = 1 + max(found.label.max(initial=0), truth.label.max(initial=0))
-
-    def video_class(boxes: FrameBoxes) -> np.ndarray:
-        return np.searchsorted(videos, boxes.frame, side="right") * num_classes + boxes.label
-
-    detection, box = pairs(found.frame, truth.frame)
-    iou = box_iou(found.boxes[detection], truth.boxes[box], inclusive=True)
-    on_a_box = np.zeros(len(found.frame), bool)
-    on_a_box[detection[iou >= iou_threshold]] = True
-    conditions = [
-        match(found, truth, iou_threshold=iou_threshold),
-        np.isin(found.cells(num_classes), truth.cells(num_classes)),
-        on_a_box,  # of another class, for the frame has none of this one
-        np.isin(video_class(found), video_class(truth)) & ~np.isin(found.frame, truth.frame),
-    ]
-    return np.select(conditions, [HIT, LOCALIZATION, CLASSIFICATION, TIME], OTHER)
+    totals = counted.num_ground_truth
+    shares = [_shares(kinds, n) for kinds, n in zip(counted.ranked(), totals, strict=True)]
+    return FrameErrors(counted.annotations.classes, *np.array(shares).T)
 
 
 def _shares(kinds: np.ndarray, num_ground_truth: int) -> list[float]:

@@ -7,25 +7,24 @@ for every step of the detector. docs/evaluation.md tells the protocol and how ot
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from step_jax.annotations import Annotations, Video, read_native
-from step_jax.boxes import box_iou
+from step_jax.annotations import Annotations, read_native
 from step_jax.cli import run_command
-from step_jax.detections import Detections, TableHeader, read_detections
+from step_jax.detections import Detections, read_detections
 from step_jax.files import write_json
-from step_jax.metrics.average_precision import precision_recall, ranking, trapezoid_ap
-from step_jax.metrics.frame_boxes import (
-    FrameBoxes,
-    detected_boxes,
-    frames_that_count,
-    pairs,
-    truth_boxes,
+from step_jax.metrics.average_precision import (
+    AP_RULES,
+    average_precision,
+    check_ap_rule,
+    precision_recall,
 )
-from step_jax.nms import starts_of_runs, suppress
+from step_jax.metrics.frame_boxes import detected_boxes
+from step_jax.metrics.frame_errors import ERRORS, FrameErrors, errors_of
+from step_jax.metrics.frame_tally import HIT, FrameTally, tally
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +57,8 @@ def frame_map(
     split: str,
     *,
     step: int,
-    iou_threshold: float = 0.5,
-    nms_threshold: float = 0.3,
+    ap: str = "trapezoid",
+    **options,
 ) -> FrameMap:
     """Frame-mAP of one step's detections over the frames of a split.
 
@@ -69,92 +68,42 @@ def frame_map(
       annotations: their classes must be those of the table.
       split: equal scores count in its order of videos, then in that of the frames.
       step: 1-based.
-      iou_threshold: overlap from which a detection matches.
-      nms_threshold: overlap above which the NMS of each frame and class drops.
+      ap: one of `average_precision.AP_RULES`.
+      options: of `FrameTally`: iou_threshold (.5), nms_threshold (.3), frames ("all").
 
     Raises InputError as `truth_boxes` and `detected_boxes`.
     """
-    num_classes = len(annotations.classes)
-    truth = truth_boxes(annotations, split, detections.header)
-    blocks = [
-        suppressed(block, nms_threshold)
-        for block in detected_boxes(detections, annotations, split, step=step)
-    ]
-    hit = np.concatenate([match(block, truth, iou_threshold=iou_threshold) for block in blocks])
-    label = np.concatenate([block.label for block in blocks])
-    score = np.concatenate([block.score for block in blocks])
-    hits = [hit[rows] for rows in ranking(label, score, num_classes=num_classes)]
+    blocks = detected_boxes(detections, annotations, split, step=step)
+    return map_of(tally(blocks, annotations, split, detections.header, **options), ap=ap)
 
-    num_ground_truth = np.bincount(truth.label, minlength=num_classes)
+
+def map_of(counted: FrameTally, *, ap: str = "trapezoid") -> FrameMap:
+    """Frame-mAP of what was counted. Raises InputError for an unknown rule."""
+    check_ap_rule(ap)
+    hits = [kinds == HIT for kinds in counted.ranked()]
+    num_ground_truth = counted.num_ground_truth
     curves = [precision_recall(h, n) for h, n in zip(hits, num_ground_truth, strict=True)]
-    areas = np.array([100 * trapezoid_ap(*curve) for curve in curves])
-    ap = np.where(num_ground_truth > 0, areas, np.nan)
+    areas = np.array([100 * average_precision(*curve, rule=ap) for curve in curves])
+    areas = np.where(num_ground_truth > 0, areas, np.nan)
     return FrameMap(
-        classes=annotations.classes,
-        ap=ap,
-        mean=float(np.nanmean(ap)),
+        classes=counted.annotations.classes,
+        ap=areas,
+        mean=float(np.nanmean(areas)),
         num_ground_truth=num_ground_truth,
         num_detections=np.array([len(h) for h in hits]),
         num_true_positives=np.array([np.count_nonzero(h) for h in hits]),
         precision=tuple(precision for precision, _ in curves),
         recall=tuple(recall for _, recall in curves),
-        protocol=_protocol(annotations, split, detections.header, ap, iou_threshold, nms_threshold),
+        protocol=_protocol(counted, areas, rule=ap),
     )
 
 
-def suppressed(found: FrameBoxes, threshold: float) -> FrameBoxes:
-    """What the NMS of each frame and class leaves of boxes in the order of `detected_boxes`."""
-    cells = found.cells(1 + found.label.max(initial=0))
-    return found.take(suppress(found.boxes, cells, threshold, inclusive=True))
-
-
-def match(found: FrameBoxes, truth: FrameBoxes, *, iou_threshold: float) -> np.ndarray:
-    """Which detections are true positives: bool `[N]`.
-
-    In the order of `found`, each takes the best overlapping box among those of its frame and class
-    that are still free, if the overlap reaches the threshold (ties: the earlier box of `truth`).
-    """
-    num_classes = 1 + max(found.label.max(initial=0), truth.label.max(initial=0))
-    cells = found.cells(num_classes)
-    detection, box = pairs(cells, truth.cells(num_classes))
-    iou = box_iou(found.boxes[detection], truth.boxes[box], inclusive=True)
-    close = np.flatnonzero(iou >= iou_threshold)
-    close = close[np.lexsort((box[close], -iou[close], detection[close], cells[detection[close]]))]
-    detection, box = detection[close], box[close]
-
-    # Each round settles the first pair left in every cell: its detection is the best there, and
-    # its box that detection's favourite. As many rounds as a cell has ground truth.
-    hit = np.zeros(len(cells), bool)
-    while len(detection):
-        is_first = starts_of_runs(cells[detection])
-        hit[detection[is_first]] = True
-        of_cell = np.cumsum(is_first) - 1
-        left = detection != detection[is_first][of_cell]
-        left &= box != box[is_first][of_cell]
-        detection, box = detection[left], box[left]
-    return hit
-
-
 def localization_recall(
-    detections: Detections,
-    annotations: Annotations,
-    split: str,
-    *,
-    step: int,
-    iou_threshold: float = 0.5,
+    detections: Detections, annotations: Annotations, split: str, *, step: int, **options
 ) -> float:
-    """Percentage of the ground truth that some detection of any class overlaps, before NMS.
-
-    A box with several classes counts once for each. Says whether a step fails at boxes or at
-    actions.
-    """
-    truth = truth_boxes(annotations, split, detections.header)
-    covered = np.zeros(len(truth.frame), bool)
-    for found in detected_boxes(detections, annotations, split, step=step):
-        detection, box = pairs(found.frame, truth.frame)
-        iou = box_iou(found.boxes[detection], truth.boxes[box], inclusive=True)
-        covered[box[iou >= iou_threshold]] = True
-    return 100 * float(covered.mean())
+    """`FrameTally.localization_recall` of one step's detections."""
+    blocks = detected_boxes(detections, annotations, split, step=step)
+    return tally(blocks, annotations, split, detections.header, **options).localization_recall
 
 
 def evaluate_table(
@@ -162,40 +111,54 @@ def evaluate_table(
     annotations: Annotations,
     split: str,
     *,
-    iou_threshold: float = 0.5,
-    nms_threshold: float = 0.3,
+    ap: str = "trapezoid",
+    **options,
 ) -> dict:
-    """Frame-mAP and localization recall of every step, ready for JSON (NaN as None)."""
-    steps = []
+    """Frame-mAP, its errors and localization recall of every step, ready for JSON (NaN as None).
+
+    Arguments and errors as for `frame_map`.
+    """
+    tallies = {}
     for step in range(1, detections.header.num_steps + 1):
-        rows = detections.at_step(step)
-        result = frame_map(
-            rows,
-            annotations,
-            split,
-            step=step,
-            iou_threshold=iou_threshold,
-            nms_threshold=nms_threshold,
-        )
-        recall = localization_recall(
-            rows, annotations, split, step=step, iou_threshold=iou_threshold
-        )
+        blocks = detected_boxes(detections.at_step(step), annotations, split, step=step)
+        tallies[step] = tally(blocks, annotations, split, detections.header, **options)
+    return table_report(
+        tallies,
+        ap=ap,
+        num_videos_with_detections=len(np.unique(detections.video)),
+        provenance=detections.header.provenance,
+    )
+
+
+def table_report(
+    tallies: Mapping[int, FrameTally],
+    *,
+    ap: str,
+    num_videos_with_detections: int,
+    provenance: Mapping[str, str],
+) -> dict:
+    """The report of `evaluate_table` from what was counted at each step."""
+    steps, protocol = [], ""
+    for step, counted in tallies.items():
+        result, errors = map_of(counted, ap=ap), errors_of(counted)
+        protocol = result.protocol
         steps.append(
             {
                 "step": step,
                 "mean": result.mean,
-                "localization_recall": recall,
-                "per_class": _per_class(result),
+                "localization_recall": counted.localization_recall,
+                "errors": {name: errors.means()[name] for name in ERRORS},
+                "per_class": _per_class(result, errors),
             }
         )
     return {
-        "metric": f"frame-mAP@{iou_threshold:g}",
-        "protocol": result.protocol,
-        "annotations": annotations.name,
-        "split": split,
-        "num_videos": len(annotations.split(split)),
-        "num_videos_with_detections": len(np.unique(detections.video)),
-        "provenance": dict(detections.header.provenance),
+        "metric": f"frame-mAP@{counted.iou_threshold:g}",
+        "protocol": protocol,
+        "annotations": counted.annotations.name,
+        "split": counted.split,
+        "num_videos": len(counted.annotations.split(counted.split)),
+        "num_videos_with_detections": num_videos_with_detections,
+        "provenance": dict(provenance),
         "steps": steps,
     }
 
@@ -214,49 +177,39 @@ def format_table(report: dict) -> str:
     return "\n".join([*lines, "", report["protocol"]])
 
 
-def _protocol(
-    annotations: Annotations,
-    split: str,
-    header: TableHeader,
-    ap: np.ndarray,
-    iou_threshold: float,
-    nms_threshold: float,
-) -> str:
-    videos, classes = annotations.split(split), annotations.classes
+def _protocol(counted: FrameTally, ap: np.ndarray, *, rule: str) -> str:
+    classes = counted.annotations.classes
+    plain = rule == "trapezoid" and counted.frames == "all"
+    return (
+        f"frame-mAP@{counted.iou_threshold:g}, {'' if plain else 'not '}ACT protocol: "
+        f"NMS {counted.nms_threshold:g} per frame and class, {counted.frames_text}, "
+        f"inclusive-pixel IoU, {AP_RULES[rule]}, {classes_text(classes, ap)}"
+    )
+
+
+def classes_text(classes: Sequence[str], ap: np.ndarray) -> str:
+    """Over which classes the mean is, for a protocol; NaN marks those without ground truth."""
     absent = [name for name, value in zip(classes, ap, strict=True) if np.isnan(value)]
     left_out = f" (no ground truth: {', '.join(absent)})" if absent else ""
-    return (
-        f"frame-mAP@{iou_threshold:g}, ACT protocol: NMS {nms_threshold:g} per frame and class, "
-        f"{_frames(videos, header)} of {len(videos)} videos (also those without ground truth), "
-        "inclusive-pixel IoU, trapezoid AP from precision 1 at recall 0, mean over "
-        f"{len(classes) - len(absent)} of {len(classes)} classes{left_out}"
-    )
+    return f"mean over {len(classes) - len(absent)} of {len(classes)} classes{left_out}"
 
 
-def _frames(videos: Sequence[Video], header: TableHeader) -> str:
-    counts = frames_that_count(videos, header)
-    if header.frames == "all":
-        return f"all {len(counts):,} frames"
-    return (
-        f"{np.count_nonzero(counts):,} of {len(counts):,} frames (the middle ones of windows of "
-        f"{header.clip_frames} frames, stride {header.stride})"
-    )
-
-
-def _per_class(result: FrameMap) -> list[dict]:
-    counts = (result.num_ground_truth, result.num_detections, result.num_true_positives)
-    return [
-        {
-            "class": name,
-            "ap": None if np.isnan(ap) else float(ap),
-            "num_ground_truth": int(ground_truth),
-            "num_detections": int(found),
-            "num_true_positives": int(hits),
-        }
-        for name, ap, ground_truth, found, hits in zip(
-            result.classes, result.ap, *counts, strict=True
+def _per_class(result: FrameMap, errors: FrameErrors) -> list[dict]:
+    rows = []
+    for label, name in enumerate(result.classes):
+        known = result.num_ground_truth[label] > 0
+        shares = {e: float(getattr(errors, e)[label]) if known else None for e in ERRORS}
+        rows.append(
+            {
+                "class": name,
+                "ap": float(result.ap[label]) if known else None,
+                "num_ground_truth": int(result.num_ground_truth[label]),
+                "num_detections": int(result.num_detections[label]),
+                "num_true_positives": int(result.num_true_positives[label]),
+                "errors": shares,
+            }
         )
-    ]
+    return rows
 
 
 def _percent(value: float | None) -> str:

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from step_jax.errors import InputError
 from step_jax.metrics.average_precision import (
     area_over_recall,
+    average_precision,
+    check_ap_rule,
     precision_recall,
     ranking,
     trapezoid_ap,
@@ -15,8 +18,19 @@ def test_reference_numbers(data_dir):
     reference = np.load(data_dir / "ucf101_24_units.npz")
     for case in range(6):
         hits, total = reference[f"ap_case{case}_hits"], int(reference[f"ap_case{case}_npos"])
-        ap = trapezoid_ap(*precision_recall(hits, total))
-        assert ap == pytest.approx(float(reference[f"ap_case{case}"]), abs=1e-7)
+        curve = precision_recall(hits, total)
+        for rule, name in (("trapezoid", f"ap_case{case}"), ("voc", f"ap_case{case}_voc")):
+            ap = average_precision(*curve, rule=rule)
+            assert ap == pytest.approx(float(reference[name]), abs=1e-7)
+
+
+def test_voc_by_hand():
+    """Precisions 1/2, 2/3 at recalls 0, 1/2, 1: the envelope is 2/3 throughout."""
+    curve = precision_recall(np.array([False, True, True]), 2)
+    assert average_precision(*curve, rule="voc") == pytest.approx(2 / 3)
+    assert average_precision(np.zeros(0), np.zeros(0), rule="voc") == 0
+    with pytest.raises(InputError, match="ap 'coco': expected one of trapezoid, voc"):
+        check_ap_rule("coco")
 
 
 def test_precision_and_recall_by_hand():

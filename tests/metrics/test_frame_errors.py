@@ -6,15 +6,15 @@ import numpy as np
 
 from step_jax.annotations import Annotations, Tube, Video
 from step_jax.detections import Detections, TableHeader
-from step_jax.metrics.frame_boxes import detected_boxes, first_frames, truth_boxes
-from step_jax.metrics.frame_errors import (
+from step_jax.metrics.frame_boxes import detected_boxes
+from step_jax.metrics.frame_errors import frame_errors
+from step_jax.metrics.frame_tally import (
     CLASSIFICATION,
     HIT,
     LOCALIZATION,
     OTHER,
     TIME,
-    classify,
-    frame_errors,
+    tally,
 )
 
 BOX, FAR = [0, 0, 16, 16], [32, 32, 48, 48]
@@ -59,12 +59,10 @@ def problem():
 
 def test_every_kind():
     detections, annotations = problem()
-    (found,) = detected_boxes(detections, annotations, "test", step=1)
-    truth = truth_boxes(annotations, "test", detections.header)
-    videos = first_frames(annotations.videos)
-    kinds = classify(found, truth, videos, iou_threshold=0.5)
-    by_score = kinds[np.argsort(-found.score)]
-    assert by_score.tolist() == [kind for _, kind in CASES]
+    blocks = detected_boxes(detections, annotations, "test", step=1)
+    ranked = tally(blocks, annotations, "test", detections.header).ranked()
+    for label in range(3):
+        assert ranked[label].tolist() == [kind for case, kind in CASES if case[2] == label]
 
 
 def test_shares_by_hand():
