@@ -153,6 +153,19 @@ def join_tubes(parts: Sequence[Tubes]) -> Tubes:
     )
 
 
+def sort_tubes(tubes: Tubes) -> Tubes:
+    """The same tubes in an order that depends on nothing else.
+
+    By video, class, first frame, then the higher score in it, then the box in it, then the length.
+    Linking begins the tubes of a window in descending score, so this is the order in which a
+    class's tubes began, except where scores are equal.
+    """
+    first = tubes.offset[:-1]
+    x1, y1, x2, y2 = tubes.boxes[first].T
+    keys = (tubes.length, y2, x2, y1, x1, -tubes.frame_score[first], tubes.first)
+    return tubes.take(np.lexsort((*keys, tubes.label, tubes.video)))
+
+
 class TubeWriter:
     """Writes a table piece by piece: `with TubeWriter(...) as writer: writer.append(tubes)`.
 

@@ -1,0 +1,104 @@
+"""From linked tubelets to tubes: scores, frames, boxes, and what is dropped. numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from step_jax.tube_table import Tubes
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """n tubelets that belong to tubes; those of a tube in order of their starts.
+
+    sequence: int64 [n]; number: int64 [n], of the tube in its sequence.
+    start: int64 [n], first frame; score: float32 [n]; boxes: float32 [n, K, 4], pixels.
+    """
+
+    sequence: np.ndarray
+    number: np.ndarray
+    start: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Links:
+        return Links(*(column[rows] for column in vars(self).values()))
+
+
+def assemble(
+    links: Links,
+    *,
+    video: np.ndarray,
+    label: np.ndarray,
+    num_frames: np.ndarray,
+    min_score: float,
+    min_frames: int,
+    like: Tubes,
+) -> Tubes:
+    """The tubes that links make, by sequence and number.
+
+    A tube's score is the mean of its tubelets'; the box and the score of a frame are the means over
+    the tubelets that cover it.
+
+    Args:
+      video, label: int [n], of each link.
+      num_frames: int [n], of its video; frames past the end are left out.
+      min_score, min_frames: tubes with less are dropped.
+      like: whose classes, videos and provenance the result has.
+    """
+    K = links.boxes.shape[1]
+    tube, last = _tubes_of(links)
+    count = np.bincount(tube)
+    score = np.bincount(tube, weights=links.score) / np.maximum(count, 1)
+    first = np.zeros(len(count), np.int64)
+    first[tube[::-1]] = links.start[::-1]  # the first of a tube is written last
+    stop = np.minimum(links.start[last] + K, num_frames[last])
+    good = (score >= min_score) & (stop - first >= min_frames)
+
+    last, first, length, score = last[good], first[good], (stop - first)[good], score[good]
+    some = np.flatnonzero(good[tube])
+    offset = np.concatenate([[0], np.cumsum(length)])
+    index = np.cumsum(good) - 1
+    row = (offset[:-1] - first)[index[tube[some]]] + links.start[some]
+    boxes, frame_score = _frame_means(links.take(some), row, num_frames[some], rows=offset[-1])
+    return replace(
+        like,
+        video=video[last].astype(np.int32),
+        label=label[last].astype(np.int32),
+        score=score,
+        offset=offset,
+        frame=(np.arange(offset[-1]) - np.repeat(offset[:-1] - first, length)).astype(np.int32),
+        boxes=boxes,
+        frame_score=frame_score,
+    )
+
+
+def _tubes_of(links: Links) -> tuple[np.ndarray, np.ndarray]:
+    """The tube of each link, counted by sequence and number, and the last link of each tube."""
+    most = np.zeros(int(links.sequence.max(initial=-1)) + 1, np.int64)
+    np.maximum.at(most, links.sequence, links.number + 1)
+    tube = (np.cumsum(most) - most)[links.sequence] + links.number
+    last = np.zeros(int(most.sum()), np.int64)
+    last[tube] = np.arange(len(tube))
+    return tube, last
+
+
+def _frame_means(
+    links: Links, first_row: np.ndarray, num_frames: np.ndarray, *, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means of boxes, float32 [rows, 4], and scores, float32 [rows], over the links of each row.
+
+    `first_row` [n] is the row of a link's first frame.
+    """
+    boxes, scores = np.zeros((rows, 4)), np.zeros(rows)
+    covering = np.zeros(rows)
+    for k in range(links.boxes.shape[1]):  # the links of a tube start apart: no row occurs twice
+        inside = np.flatnonzero(links.start + k < num_frames)
+        row = first_row[inside] + k
+        boxes[row] += links.boxes[inside, k]
+        scores[row] += links.score[inside]
+        covering[row] += 1
+    means = boxes / covering[:, None], scores / covering
+    return means[0].astype(np.float32), means[1].astype(np.float32)
