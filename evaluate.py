@@ -24,7 +24,7 @@ from configs import common
 from input_pipeline import records
 from input_pipeline.accelerators import hide_accelerators
 from step_jax import evaluations, parallel, run_folder
-from step_jax.annotations import Annotations, read_native
+from step_jax.annotations import Annotations, read_native, select_videos
 from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
 from step_jax.detections import read_detections
@@ -140,7 +140,7 @@ def check_config(config: ConfigDict) -> None:
     parallel.check_batch_size(config.eval.batch_size)
     detection_limits(config)
     records.load_index(records_folder(config), config.data.eval_split)
-    read_annotations(config).split(config.data.eval_split)
+    read_annotations(config)
 
 
 def detection_limits(config: ConfigDict) -> DetectionLimits:
@@ -164,6 +164,7 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
         "clip_frames": predictor.clip_frames,
         "stride": config.eval.stride,
         "batch_size": config.eval.batch_size,
+        "videos": config.data.eval_videos,
     }
     total = num_eval_batches(config.data.records, **windows)
     batches = eval_batches(
@@ -171,6 +172,8 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
         **windows,
         input_frames=predictor.input_frames,
         image_size=predictor.image_size,
+        modality=predictor.modality.name,
+        flow_frames=predictor.modality.flow_frames,
         max_tubes=config.data.max_tubes,
         num_threads=config.data.threads,
     )
@@ -190,11 +193,13 @@ def evaluate_detections(config: ConfigDict, table: epath.PathLike) -> dict[str, 
 
 
 def read_annotations(config: ConfigDict) -> Annotations:
+    """The videos that are evaluated: those of `data.eval_videos` in `data.eval_split`."""
     if not config.data.annotations:
         raise InputError(
             "data.annotations is empty: give --config.data.annotations=FILE (native JSON)"
         )
-    return read_native(config.data.annotations)
+    annotations = read_native(config.data.annotations)
+    return select_videos(annotations, config.data.eval_videos, split=config.data.eval_split)
 
 
 def wait_for_training(workdir: epath.Path, *, poll_seconds: float) -> None:

@@ -23,7 +23,8 @@ from step_jax import evaluations, inference, parallel, proposals, run_folder, tr
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
-from step_jax.models.factory import build_detector, input_frames
+from step_jax.modality import Modality
+from step_jax.models.factory import build_detector, check_modality, input_frames
 from step_jax.optimizer import describe_groups, make_optimizer, make_schedule, rate_factors
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
@@ -51,11 +52,14 @@ def main() -> int:
 def train(config: ConfigDict, workdir: epath.Path) -> int:
     """Trains to the end, or to a signal; returns the exit status."""
     check_config(config)
-    classes = records.load_info(evaluate.records_folder(config)).classes
+    info, modality = records.load_info(evaluate.records_folder(config)), modality_of(config)
+    info.check_modality(modality, config.data.records)
+    classes = info.classes
 
     # The model and its step; a wrong configuration comes to light here, before anything is written.
     detector = build_detector(num_classes=len(classes), **config.model.to_dict())
     detector.backbone.check_side(config.data.image_size)
+    check_modality(detector, modality)
     schedule, optimizer = schedule_of(config), optimizer_of(config)
     tubes = initial_tubes(config, detector.plan.chunk)
     options = LossOptions(**config.loss.to_dict())
@@ -92,6 +96,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
         image_size=config.data.image_size,
         fps=config.data.fps,
         proposals=config.proposals,
+        modality=modality,
+        flow=info.flow,
     )
     log = TrainingLog(
         workdir,
@@ -151,6 +157,10 @@ def check_config(config: ConfigDict) -> None:
             raise InputError(f"train.{name} is {train[name]}; expected 1 or more")
     if train.eval_every_steps > 0:
         evaluate.check_config(config)
+
+
+def modality_of(config: ConfigDict) -> Modality:
+    return Modality(config.data.modality, config.data.flow_frames)
 
 
 def check_groups(config: ConfigDict, shapes: Any) -> None:
@@ -238,6 +248,8 @@ def training_batches(config: ConfigDict, frames: int, *, start_step: int) -> Ite
         batch_size=config.train.batch_size // jax.process_count(),
         seed=config.seed,
         start_step=start_step,
+        modality=data.modality,
+        flow_frames=data.flow_frames,
         augment=Augment(**config.augment.to_dict()),
         background=data.background,
         process_index=jax.process_index(),

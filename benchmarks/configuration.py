@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from step_jax import inference
 from step_jax.errors import InputError
+from step_jax.modality import Modality
 from step_jax.models.factory import PRECISIONS
 
 # Of the presets; a run has its records' number.
@@ -43,6 +44,7 @@ def describe(spec: str, config: ConfigDict, *, precision: str | None = None) -> 
         image_size=config.data.image_size,
         fps=config.data.fps,
         proposals=config.proposals,
+        modality=Modality(config.data.modality, config.data.flow_frames),
     )
     return with_precision(described, precision or config.model.precision)
 

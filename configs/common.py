@@ -30,6 +30,10 @@ def data() -> dict:
         "annotations": "",  # the native JSON the records were made from, for evaluation
         "train_split": "train",
         "eval_split": "test",
+        "eval_videos": "",  # glob over video ids that limits evaluation, e.g. "*_g0[12]_*"; "": all
+        # What a clip's channels are: "rgb" | "flow" | "early", RGB and then flow (Section 4.1).
+        "modality": "rgb",
+        "flow_frames": 5,  # flow images that each frame reads, its own and those after it
         "image_size": 400,  # Section 4.1; frames are resized to a square
         "max_tubes": 8,  # G, ground-truth tubes of a window, padded
         "fps": 0.0,  # of the records' frames; detection resamples to it; 0 keeps a video's own
@@ -46,8 +50,9 @@ def augment() -> dict:
         "flip_swaps": (),  # pairs of class names that a mirror exchanges
         "crop": 0.5,  # probability of a box-aware crop
         "crop_min_scale": 0.5,  # its least area as a share of the frame's
-        "photometric": 0.5,  # probability of changing brightness, contrast, saturation and hue
-        "erase": 0.0,  # probability of blanking one rectangle
+        # Probability of changing brightness, contrast, saturation and hue, of RGB alone.
+        "photometric": 0.5,
+        "erase": 0.0,  # probability of blanking one rectangle: grey, or no motion
     }
 
 

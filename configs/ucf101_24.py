@@ -3,7 +3,7 @@
     python -m input_pipeline.convert_annotations pyannot --input pyannot.pkl \
         --split_file testlist01.txt --videos rgb-images --output data/ucf101_24/annotations.json
     python -m input_pipeline.prepare --annotations data/ucf101_24/annotations.json \
-        --output data/ucf101_24/records
+        --flow brox-images --output data/ucf101_24/records
     python -m step_jax.convert imagenet_vgg16 --input vgg16.pth --output runs/imagenet_vgg16
     python train.py --config=configs/ucf101_24.py:rgb --workdir=runs/ucf101_24_rgb \
         --config.data.records=data/ucf101_24/records \
@@ -21,8 +21,8 @@ What the paper leaves open, and is our choice here: an epoch is one window of ea
 of each 24 consecutive frames; lambda, gamma, thresholds and numbers of samples are the released AVA
 model's (configs/common.py); photometric distortion.
 
-`flow` and `early` build, but there is nothing to train them on yet: records hold RGB frames alone.
-A mirrored flow image must also map x-flow v to 255 - v, which `augment.flip` does not do.
+`flow` and `early` need records with flow. Photometric distortion changes RGB alone; of a mirrored
+flow image the x-displacements turn round.
 """
 
 from ml_collections import ConfigDict
@@ -54,10 +54,11 @@ def get_config(variant: str = "rgb") -> ConfigDict:
         )
     config = common.get_config()
 
+    config.data.modality = variant
     config.data.image_size = 400
     config.data.fps = 25.0
-    if variant != "rgb":
-        config.augment.photometric = 0.0  # colours of a flow image are displacements
+    if variant == "flow":
+        config.augment.photometric = 0.0  # there are no colours
 
     config.model.backbone = "vgg16"
     config.model.backbone_options = ConfigDict(INPUTS[variant] | {"frames_at_once": 30})

@@ -1,6 +1,7 @@
 """The clip records of a data set, written by TFDS as sharded TFRecord files.
 
-A record is a segment of a video (see `segments`): its frames as JPEG and the tubes that cross it.
+A record is a segment of a video (see `segments`): its frames as JPEG, its flow images where there
+are some, and the tubes that cross it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -22,8 +24,12 @@ from input_pipeline.segments import Segment, segments
 from step_jax.annotations import Annotations, Tube, Video
 
 
-def features(num_classes: int) -> tfds.features.FeaturesDict:
-    """What a record holds. R rows of boxes of the G tubes that cross the segment."""
+def features(num_classes: int, *, flow: bool = False) -> tfds.features.FeaturesDict:
+    """What a record holds. R rows of boxes of the G tubes that cross the segment.
+
+    flow: with the flow images of the segment, and of some frames after it (`record`).
+    """
+    jpegs = tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg"))
     return tfds.features.FeaturesDict(
         {
             "video": tfds.features.Text(),
@@ -33,7 +39,8 @@ def features(num_classes: int) -> tfds.features.FeaturesDict:
             "first_frame": np.int64,  # the video's frame number of frames[0]
             "core_start": np.int64,
             "core_end": np.int64,
-            "frames": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
+            "frames": jpegs,
+            **({"flow": jpegs} if flow else {}),  # flow[i] leads from frames[i] to the next
             "tube_ids": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [G] in the video
             "tube_labels": tfds.features.Tensor(shape=(None, num_classes), dtype=np.uint8),
             "tube_index": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [R] into tube_ids
@@ -43,11 +50,31 @@ def features(num_classes: int) -> tfds.features.FeaturesDict:
     )
 
 
+@dataclass(frozen=True)
+class FlowStores:
+    """Where the flow images of a data set are.
+
+    open: a video's store. frames: F, how many images a frame reads: its own and F - 1 after it.
+    """
+
+    open: Callable[[Video], FrameStore]
+    frames: int
+
+
 def record(
-    video: Video, segment: Segment, store: FrameStore, *, num_classes: int
+    video: Video,
+    segment: Segment,
+    store: FrameStore,
+    *,
+    num_classes: int,
+    flow: tuple[FrameStore, int] | None = None,
 ) -> dict[str, object]:
-    """One example of `features`."""
-    return {
+    """One example of `features`.
+
+    flow: the store of the video's flow images, and F: the record gets those of its frames and F - 1
+        more, as far as the video goes.
+    """
+    example = {
         "video": video.id,
         "num_frames": video.num_frames,
         "width": video.width,
@@ -58,6 +85,11 @@ def record(
         "frames": store.frames(segment.start, segment.stop),
         **_tube_rows(video, segment, num_classes),
     }
+    if flow is not None:
+        flow_store, flow_frames = flow
+        stop = min(segment.stop + flow_frames - 1, video.num_frames)
+        example["flow"] = flow_store.frames(segment.start, stop)
+    return example
 
 
 def visible_boxes(video: Video, tube: Tube) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +143,7 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
         *,
         annotations: Annotations,
         open_store: Callable[[Video], FrameStore],
+        flow: FlowStores | None,
         segmentation: Mapping[str, int],
         progress: Callable[[int], object],
         **kwargs,
@@ -119,6 +152,7 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
         frames that are done. kwargs: those of a TFDS builder."""
         self._annotations = annotations
         self._open_store = open_store
+        self._flow = flow
         self._segmentation = dict(segmentation)
         self._progress = progress
         super().__init__(**kwargs)
@@ -127,7 +161,7 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"Clip records of {self._annotations.name}.",
-            features=features(len(self._annotations.classes)),
+            features=features(len(self._annotations.classes), flow=self._flow is not None),
         )
 
     def _split_generators(self, dl_manager):
@@ -138,8 +172,9 @@ class ClipRecords(tfds.core.GeneratorBasedBuilder):
         num_classes = len(self._annotations.classes)
         for video in self._annotations.split(split):
             store = self._open_store(video)
+            flow = self._flow and (self._flow.open(video), self._flow.frames)
             for segment in segments(video.num_frames, **self._segmentation):
-                example = record(video, segment, store, num_classes=num_classes)
+                example = record(video, segment, store, num_classes=num_classes, flow=flow)
                 yield f"{video.id}:{segment.core_start}", example
             self._progress(video.num_frames)
 
@@ -153,6 +188,7 @@ def write_records(
     open_store: Callable[[Video], FrameStore],
     progress: Callable[[int], object],
     scratch: pathlib.Path,
+    flow: FlowStores | None = None,
 ) -> dict[str, list[tuple[str, int]]]:
     """Writes the TFDS data set into `output`; see `ClipRecords` for the arguments.
 
@@ -164,6 +200,7 @@ def write_records(
     builder = ClipRecords(
         annotations=annotations,
         open_store=open_store,
+        flow=flow,
         segmentation=segmentation,
         progress=progress,
         data_dir=output,

@@ -22,7 +22,9 @@ from input_pipeline.plans import EpochDraw, EpochPlan, GridPlan, process_share
 from input_pipeline.reading import find_damaged, read_records
 from input_pipeline.records import RecordsIndex, RecordsInfo
 from input_pipeline.windows import WindowMaker
+from step_jax.annotations.selection import matching
 from step_jax.errors import InputError
+from step_jax.modality import Modality
 
 SHUFFLE_BYTES = 256 << 20  # the most memory that the shuffle buffer takes
 
@@ -40,6 +42,8 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    modality: str = "rgb",
+    flow_frames: int = 5,
     augment: Augment | None = None,
     background: str = "keep",
     min_target_frames: int | None = None,
@@ -60,6 +64,7 @@ def train_batches(
       batch_size: windows a batch, of this process.
       seed: of order, windows and augmentation.
       start_step: the first batch, counted from the stream's beginning.
+      modality, flow_frames: what a clip's channels are, see `step_jax.modality`.
       augment: None does nothing.
       background: "skip" draws only windows with a tube present in the target clip, "keep" any.
       min_target_frames: a tube is present in the target clip if it has boxes in so many of its
@@ -70,7 +75,7 @@ def train_batches(
       prefetch: batches made ahead.
 
     Yields dicts with
-      clips: uint8 [B, T, S, S, 3] RGB.
+      clips: uint8 [B, T, S, S, channels]: RGB, then (x, y, magnitude) of the flow images.
       boxes: float32 [B, G, T, 4], pixels of the S x S frames, 0 where there is none.
       box_mask: bool [B, G, T]. False in frames that repeat the video's edge.
       labels: float32 [B, G, C] multi-hot, zeros in padding.
@@ -80,7 +85,8 @@ def train_batches(
     Raises InputError, at once where the records or the options are wrong, or while iterating for a
     record that cannot be read.
     """
-    source = _Source.open(records_dir, split, WindowShape(clip_frames, input_frames))
+    kind = Modality(modality, flow_frames)
+    source = _Source.open(records_dir, split, WindowShape(clip_frames, input_frames), kind)
     min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
     table = clips.window_table(source.index, source.window, min_target_frames=min_target_frames)
     eligible = {"keep": table.valid, "skip": table.occupied}.get(background)
@@ -91,6 +97,7 @@ def train_batches(
     plan = EpochPlan(index=source.index, eligible=eligible, share=share, seed=seed)
     make = WindowMaker(
         window=source.window,
+        modality=kind,
         image_size=image_size,
         max_tubes=max_tubes,
         min_target_frames=min_target_frames,
@@ -123,6 +130,9 @@ def eval_batches(
     image_size: int,
     max_tubes: int,
     batch_size: int,
+    modality: str = "rgb",
+    flow_frames: int = 5,
+    videos: str = "",
     min_target_frames: int | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -132,7 +142,7 @@ def eval_batches(
     """Every window of the split's grid once, in a fixed order.
 
     The arguments are those of `train_batches`, and `stride`, the step of the grid
-    (`clips.window_starts`).
+    (`clips.window_starts`), and `videos`, a glob over their ids that limits it ("": all).
     All processes yield the same number of batches, the last of them padded.
 
     Yields what `train_batches` does, and
@@ -140,16 +150,18 @@ def eval_batches(
       video: str [B]; start, num_frames, width, height: int32 [B], the window's first frame and
         its video's length and frame size in the annotation.
     """
-    source = _Source.open(records_dir, split, WindowShape(clip_frames, input_frames))
+    kind = Modality(modality, flow_frames)
+    source = _Source.open(records_dir, split, WindowShape(clip_frames, input_frames), kind)
     min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
     if stride < 1:
         raise InputError(f"stride is {stride}; expected 1 or more")
     table = clips.window_table(source.index, source.window, min_target_frames=min_target_frames)
-    grid = clips.grid_windows(source.index, clip_frames=clip_frames, stride=stride)
+    grid = _grid(source.index, clip_frames=clip_frames, stride=stride, videos=videos)
     clips.check_max_tubes(table, source.index, grid, max_tubes=max_tubes, split=split)
     plan = GridPlan.of(source.index, grid)
     make = WindowMaker(
         window=source.window,
+        modality=kind,
         image_size=image_size,
         max_tubes=max_tubes,
         min_target_frames=min_target_frames,
@@ -178,12 +190,19 @@ def num_eval_batches(
     clip_frames: int,
     stride: int,
     batch_size: int,
+    videos: str = "",
     process_count: int = 1,
 ) -> int:
     """How many batches `eval_batches` yields, for a progress bar."""
     index = records.load_index(records_dir, split)
-    grid = clips.grid_windows(index, clip_frames=clip_frames, stride=stride)
+    grid = _grid(index, clip_frames=clip_frames, stride=stride, videos=videos)
     return _num_batches(GridPlan.of(index, grid), index, batch_size, process_count)
+
+
+def _grid(index: RecordsIndex, *, clip_frames: int, stride: int, videos: str) -> np.ndarray:
+    """bool [F]: the window grid of the videos that are chosen."""
+    grid = clips.grid_windows(index, clip_frames=clip_frames, stride=stride)
+    return grid & np.repeat(matching(index.video_ids, videos), index.num_frames)
 
 
 def _num_batches(plan: GridPlan, index: RecordsIndex, batch_size: int, process_count: int) -> int:
@@ -208,8 +227,11 @@ class _Source:
     record_bytes: int
 
     @classmethod
-    def open(cls, records_dir: str | os.PathLike, split: str, window: WindowShape) -> _Source:
+    def open(
+        cls, records_dir: str | os.PathLike, split: str, window: WindowShape, modality: Modality
+    ) -> _Source:
         info = records.load_info(records_dir)
+        info.check_modality(modality, records_dir)
         index = records.load_index(records_dir, split)
         window.check_halo(info, records_dir)
         record_bytes = max(1, info.splits[split].num_bytes // index.num_records)

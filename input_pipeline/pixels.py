@@ -50,6 +50,32 @@ def flip(frames: tf.Tensor) -> tf.Tensor:
     return tf.reverse(frames, [2])
 
 
+def flip_flow(maps: tf.Tensor) -> tf.Tensor:
+    """Mirrors flow images uint8 [n, H, W, 3], whose x-displacement v becomes 255 - v."""
+    mirrored = tf.reverse(maps, [2])
+    width, channels = maps.shape[2:]
+    turned = tf.tile(tf.constant([255, 0, 0], tf.uint8), [width])  # v ^ 255 = 255 - v
+    # A row at a time, because broadcasting over a long axis is faster.
+    rows = tf.bitwise.bitwise_xor(tf.reshape(mirrored, [-1, width * channels]), turned)
+    return tf.reshape(rows, tf.shape(maps))
+
+
+def scale_crop(crop: tf.Tensor, *, size: tf.Tensor, to: tf.Tensor) -> tf.Tensor:
+    """The region of a crop (top, left, height, width) in pictures of another size, int32 [4].
+
+    Its edges are rounded to whole pixels, so that they are off by half of one at most; a picture
+    has at least one. Half a pixel rounds up.
+
+    Args:
+      crop: int32 [4], of pictures of `size`.
+      size, to: int32 [2], height and width.
+    """
+    edges = tf.stack([crop[:2], crop[:2] + crop[2:]])  # low, high
+    edges = (2 * edges * to + size) // (2 * size)
+    low = tf.minimum(edges[0], to - 1)
+    return tf.concat([low, tf.maximum(edges[1] - low, 1)], axis=0)
+
+
 def recolour(frames: tf.Tensor, matrix: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """Applies an affine map to every colour of float32 [n, H, W, 3]."""
     flat = tf.reshape(frames, [-1, 3]) @ matrix + offset

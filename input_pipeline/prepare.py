@@ -1,6 +1,6 @@
 """Builds the clip records of a data set.
 
-    python -m input_pipeline.prepare --annotations FILE --output DIR
+    python -m input_pipeline.prepare --annotations FILE --output DIR [--flow DIR]
 
 Every video is decoded once, by a pool of processes, into a frame store under `DIR/partial-*`; then
 TFDS writes the records from the stores. An interrupted run goes on with the videos that have no
@@ -19,11 +19,12 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from input_pipeline import records
-from input_pipeline.decoding import frame_progress, open_store, store_frames
+from input_pipeline import flow_folders, records
+from input_pipeline.decoding import frame_progress, open_flow_store, open_store, store_frames
+from input_pipeline.frame_store import FrameStore
 from step_jax import cli
 from step_jax.annotations import Annotations, Video, read_native
 from step_jax.errors import InputError
@@ -39,6 +40,8 @@ class RecordOptions:
     short_side: frames whose shorter side is longer are shrunk to it, pixels; 0 keeps their size.
     jpeg_quality: 1 to 100.
     shards: record files of each split; 0 chooses by size.
+    flow_frames: flow images that each input frame may read, its own and those after it; only where
+        the records hold flow.
     """
 
     core_frames: int = 24
@@ -47,9 +50,10 @@ class RecordOptions:
     short_side: int = 0
     jpeg_quality: int = 95
     shards: int = 0
+    flow_frames: int = 5
 
     def __post_init__(self):
-        limits = {"core_frames": 1, "jpeg_quality": 1}
+        limits = {"core_frames": 1, "jpeg_quality": 1, "flow_frames": 1}
         for name, value in vars(self).items():
             if value < limits.get(name, 0):
                 raise InputError(f"{name} is {value}; expected {limits.get(name, 0)} or more")
@@ -64,6 +68,7 @@ def prepare(
     options: RecordOptions | None = None,
     annotations_file: str = "",
     workers: int = 2,
+    flow: str | os.PathLike | None = None,
 ) -> bool:
     """Builds the records of all splits of a data set.
 
@@ -73,16 +78,19 @@ def prepare(
       options: what the records hold.
       annotations_file: the name kept in `records.json`.
       workers: processes that decode videos.
+      flow: a folder of flow images (`flow_folders`), which the records get too; None: none.
 
     Returns whether there was anything to do. Raises InputError naming the video, file or option.
     """
     options = options or RecordOptions()
     output = pathlib.Path(output)
     _check_annotations(annotations, options)
-    digest = records_digest(annotations, options)
+    flow_name = "" if flow is None else flow_folders.flow_name(flow)
+    digest = records_digest(annotations, options, flow=flow_name)
     if _is_up_to_date(output, digest, annotations):
         return False
     _check_videos(annotations)
+    images = None if flow is None else flow_folders.find_flow(flow, annotations)
     with _locked_folder(output):
         partial = output / f"partial-{digest[:12]}"
         partial.mkdir(exist_ok=True)
@@ -92,17 +100,26 @@ def prepare(
             workers=workers,
             short_side=options.short_side,
             jpeg_quality=options.jpeg_quality,
+            flow=images,
         )
-        _write_records(annotations, output, partial, options, digest, annotations_file)
+        sources = _Sources(annotations, partial, annotations_file, flow_name, images)
+        _write_records(sources, output, options, digest)
         for leftover in output.glob("partial-*"):
             shutil.rmtree(leftover)
     return True
 
 
-def records_digest(annotations: Annotations, options: RecordOptions) -> str:
-    """SHA-256 of everything that the records are made from, but for the videos' pixels."""
+def records_digest(annotations: Annotations, options: RecordOptions, *, flow: str = "") -> str:
+    """SHA-256 of everything that the records are made from, but for the pixels.
+
+    flow: how it was computed; "" where there is none.
+    """
     digest = hashlib.sha256()
     header = {"name": annotations.name, "classes": annotations.classes, **vars(options)}
+    if flow:
+        header["flow"] = flow
+    else:
+        del header["flow_frames"]  # as it was before records could hold flow
     digest.update(json.dumps(header).encode())
     for video in annotations.videos:
         scalars = {key: value for key, value in vars(video).items() if key != "tubes"}
@@ -194,32 +211,42 @@ def _locked_folder(output: pathlib.Path) -> Iterator[None]:
 # --- records --------------------------------------------------------------------------------------
 
 
-def _write_records(
-    annotations: Annotations,
-    output: pathlib.Path,
-    partial: pathlib.Path,
-    options: RecordOptions,
-    digest: str,
-    annotations_file: str,
-):
+@dataclass(frozen=True)
+class _Sources:
+    """What records are made of: decoded videos in `partial`, and flow images, if any."""
+
+    annotations: Annotations
+    partial: pathlib.Path
+    annotations_file: str
+    flow_name: str
+    flow: Mapping[str, pathlib.Path] | None
+
+    def open_frames(self, video: Video) -> FrameStore:
+        return open_store(self.annotations, self.partial, video)
+
+    def open_flow(self, video: Video) -> FrameStore:
+        return open_flow_store(self.partial, video, self.flow[video.id])
+
+
+def _write_records(sources: _Sources, output: pathlib.Path, options: RecordOptions, digest: str):
     # Here, because the processes that decode import this module, and TensorFlow takes seconds.
     from input_pipeline import accelerators, builders
 
     accelerators.hide_accelerators()
-    segmentation = {
-        name: getattr(options, name) for name in ("core_frames", "halo_before", "halo_after")
-    }
+    annotations = sources.annotations
+    has_flow = sources.flow is not None
     # What an interrupted run left, without records.json, may be another data set's.
     shutil.rmtree(output / "clip_records", ignore_errors=True)
     with frame_progress(annotations, "writing records") as progress:
         shards = builders.write_records(
             annotations,
             output,
-            num_shards=_num_shards(annotations, partial, options),
-            segmentation=segmentation,
-            open_store=lambda video: open_store(annotations, partial, video),
+            num_shards=_num_shards(annotations, sources.partial, options),
+            segmentation=_segmentation(options),
+            open_store=sources.open_frames,
+            flow=builders.FlowStores(sources.open_flow, options.flow_frames) if has_flow else None,
             progress=progress.update,
-            scratch=partial,
+            scratch=sources.partial,
         )
     indices = {
         split: builders.read_index(
@@ -230,9 +257,23 @@ def _write_records(
         for split in annotations.splits
     }
     records.write_index(output, indices)
-    info = records.RecordsInfo(
+    splits = {
+        split: _split_info(annotations.split(split), index, shards[split], output)
+        for split, index in indices.items()
+    }
+    records.write_info(output, _info(sources, options, digest, splits))
+
+
+def _info(
+    sources: _Sources,
+    options: RecordOptions,
+    digest: str,
+    splits: Mapping[str, records.SplitInfo],
+) -> records.RecordsInfo:
+    annotations = sources.annotations
+    return records.RecordsInfo(
         name=annotations.name,
-        annotations_file=annotations_file,
+        annotations_file=sources.annotations_file,
         digest=digest,
         video_bytes={
             video.id: _video_bytes(annotations.video_path(video)) for video in annotations.videos
@@ -240,13 +281,15 @@ def _write_records(
         classes=annotations.classes,
         short_side=options.short_side,
         jpeg_quality=options.jpeg_quality,
-        splits={
-            split: _split_info(annotations.split(split), index, shards[split], output)
-            for split, index in indices.items()
-        },
-        **segmentation,
+        splits=splits,
+        flow=sources.flow_name,
+        flow_frames=options.flow_frames if sources.flow is not None else 0,
+        **_segmentation(options),
     )
-    records.write_info(output, info)
+
+
+def _segmentation(options: RecordOptions) -> dict[str, int]:
+    return {name: getattr(options, name) for name in ("core_frames", "halo_before", "halo_after")}
 
 
 def _split_info(
@@ -298,6 +341,7 @@ def main(argv: Sequence[str] | None = None):
         options=options,
         annotations_file=path.name,
         workers=arguments.workers,
+        flow=arguments.flow,
     )
     print(_summary(arguments.output) if built else f"{arguments.output}: up to date")
 
@@ -325,10 +369,12 @@ def _parser() -> argparse.ArgumentParser:
         "short_side": "shrink frames to this shorter side, pixels (0: keep)",
         "jpeg_quality": "1 to 100",
         "shards": "record files of each split (0: by size)",
+        "flow_frames": "flow images that each input frame may read (with --flow)",
     }
     for name, field in RecordOptions.__dataclass_fields__.items():
         flag = "--" + name
         parser.add_argument(flag, type=int, default=field.default, help=helps[name])
+    parser.add_argument("--flow", help="folder of flow images, which mirrors the videos")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode videos")
     return parser
 

@@ -22,10 +22,12 @@ from functools import cached_property
 import numpy as np
 
 from step_jax.errors import InputError
+from step_jax.modality import Modality
 from step_jax.replacing import replacing
 
 FORMAT = "step_jax.clip_records"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1: of frames alone
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class RecordsInfo:
     digest: of the annotations and of every option that changes the records.
     video_bytes: size of every video file, by id; 0 for folders.
     core_frames, halo_before, halo_after, short_side, jpeg_quality: see `prepare.RecordOptions`.
+    flow: how the records' flow was computed (`flow_folders.flow_name`), "" where they hold none.
+    flow_frames: the most flow images that a window can read for each of its frames.
     """
 
     name: str
@@ -65,6 +69,24 @@ class RecordsInfo:
     short_side: int
     jpeg_quality: int
     splits: Mapping[str, SplitInfo]
+    flow: str = ""
+    flow_frames: int = 0
+
+    def check_modality(self, modality: Modality, records_dir: str | os.PathLike):
+        """Raises InputError if the records, of that folder, do not hold what is to be read."""
+        if not modality.has_flow:
+            return
+        if not self.flow:
+            raise InputError(
+                f"{records_dir}: the records hold no flow, and data.modality is "
+                f"{modality.name!r}: build them with --flow"
+            )
+        if modality.flow_frames > self.flow_frames:
+            raise InputError(
+                f"{records_dir}: the records hold the flow for data.flow_frames up to "
+                f"{self.flow_frames}, not {modality.flow_frames}: build them with --flow_frames "
+                f"{modality.flow_frames}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +136,10 @@ def load_info(records_dir: str | os.PathLike) -> RecordsInfo:
             "`python -m input_pipeline.prepare --annotations FILE --output DIR`"
         )
     document = _load_json(path)
-    kind = document.pop("format", None), document.pop("version", None)
-    if kind != (FORMAT, VERSION):
+    kind, version = document.pop("format", None), document.pop("version", None)
+    if kind != FORMAT or version not in READABLE:
         raise InputError(
-            f"{path}: format {kind[0]!r} version {kind[1]!r}; expected {FORMAT!r} version "
+            f"{path}: format {kind!r} version {version!r}; expected {FORMAT!r} version "
             f"{VERSION}: build the records again in a new folder"
         )
     return _parse_info(document, path)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from input_pipeline import augment as augmentation
 from input_pipeline import builders, pixels, targets
 from input_pipeline.augment import Augment
 from input_pipeline.clips import WindowShape
+from step_jax.modality import Modality
+
+
+class Images(NamedTuple):
+    """What windows need of one kind of a record's images, "frames" or "flow".
+
+    jpegs: string [n], each image once.
+    places: int32 [windows, T, F], where in them the F images are that an input frame reads.
+    """
+
+    jpegs: tf.Tensor
+    places: tf.Tensor
 
 
 class WindowMaker:
@@ -17,14 +31,21 @@ class WindowMaker:
         self,
         *,
         window: WindowShape,
+        modality: Modality,
         image_size: int,
         max_tubes: int,
         min_target_frames: int,
         augment: Augment,
         classes: tuple[str, ...],
     ):
-        self._spec = builders.features(len(classes)).tf_example_spec
+        # Images to read of each input frame, by kind, in the order of the channels.
+        self._reads = {"frames": 1} if modality.has_rgb else {}
+        self._reads |= {"flow": modality.flow_frames} if modality.has_flow else {}
+        self._spec = builders.features(len(classes), flow=modality.has_flow).tf_example_spec
+        if not modality.has_rgb:
+            del self._spec["frames"]
         self._window = window
+        self._channels = modality.channels
         self._image_size = image_size
         self._max_tubes = max_tubes
         self._min_target_frames = min_target_frames
@@ -35,55 +56,86 @@ class WindowMaker:
         """The augmented window at `start` (int32 []) of a record; `seed` int64 [2]."""
         del record
         example = self._parse(serialized)
-        jpegs, positions = self._input_frames(example, start[None])
-        size = pixels.frame_size(jpegs)
+        images = self._images(example, start[None])
+        size = _size_of(images)
         flip_seed, crop_seed, colour_seed, erase_seed = tf.unstack(tf.random.split(seed, 4))
         boxes, mask, labels = self._targets(example, start)
         crop = tf.concat([[0, 0], size], axis=0)
         if self._augment.crop:
             crop = self._draw_crop(crop_seed, boxes, mask, size)
             boxes, mask = augmentation.crop_boxes(boxes, mask, crop, size)
-        frames = pixels.resize(pixels.decode_crop(jpegs, crop), self._image_size)
-        frames = pixels.to_uint8(self._recolour(colour_seed, frames))
+        pictures = self._decode(images, crop, recolour=lambda x: self._recolour(colour_seed, x))
         flip = _happens(flip_seed, self._augment.flip)
-        frames = tf.cond(flip, lambda: pixels.flip(frames), lambda: frames)
+        pictures = {kind: _flipped(flip, kind, picture) for kind, picture in pictures.items()}
         boxes = tf.where(flip & mask[..., None], augmentation.flip_boxes(boxes), boxes)
         labels = tf.where(flip, tf.gather(labels, self._flipped_label, axis=1), labels)
-        frames = self._erase(erase_seed, frames, boxes, mask)
-        clip = tf.gather(frames, positions[0])
+        pictures = self._erase(erase_seed, pictures, boxes, mask)
+        clip = self._clip(pictures, {kind: need.places[0] for kind, need in images.items()})
         return self._assemble(example, clip, targets.Targets(boxes, mask, labels))
 
     def decode_record(self, record, serialized, starts) -> tuple:
-        """All windows of one record: what `split_windows` takes; frames are decoded once."""
+        """All windows of one record: what `split_windows` takes; images are decoded once."""
         example = self._parse(serialized)
-        jpegs, positions = self._input_frames(example, starts)
-        crop = tf.concat([[0, 0], pixels.frame_size(jpegs)], axis=0)
-        frames = pixels.to_uint8(pixels.resize(pixels.decode_crop(jpegs, crop), self._image_size))
-        del example["frames"]
-        return record, example, frames, positions, starts
+        images = self._images(example, starts)
+        crop = tf.concat([[0, 0], _size_of(images)], axis=0)
+        pictures = self._decode(images, crop)
+        for kind in images:
+            del example[kind]
+        places = {kind: need.places for kind, need in images.items()}
+        return record, example, pictures, places, starts
 
-    def split_windows(self, record, example, frames, positions, starts) -> tf.data.Dataset:
+    def split_windows(self, record, example, pictures, places, starts) -> tf.data.Dataset:
         """The windows of a record that `decode_record` decoded, one by one."""
 
-        def window(position, start):
-            window_targets = self._targets(example, start)
-            made = self._assemble(example, tf.gather(frames, position), window_targets)
+        def window(places, start):
+            clip = self._clip(pictures, places)
+            made = self._assemble(example, clip, self._targets(example, start))
             return made | {"record": record, "start": start}
 
-        return tf.data.Dataset.from_tensor_slices((positions, starts)).map(window)
+        return tf.data.Dataset.from_tensor_slices((places, starts)).map(window)
 
     def _parse(self, serialized) -> dict[str, tf.Tensor]:
         # Not the features' own deserialize_example, which decodes all frames, or maps over them.
         return tf.io.parse_single_example(serialized, self._spec)
 
-    def _input_frames(self, example, starts) -> tuple[tf.Tensor, tf.Tensor]:
-        """The JPEGs that windows need, each once, and every input frame's place in them [n, T]."""
+    def _images(self, example, starts) -> dict[str, Images]:
+        """The images that windows need, by kind; those beyond the video's ends are its edges."""
         last = tf.cast(example["num_frames"], tf.int32) - 1
-        frame = starts[:, None] - self._window.before + tf.range(self._window.input_frames)
-        frame = tf.clip_by_value(frame, 0, last)
         first_kept = tf.cast(example["first_frame"], tf.int32)
-        low, high = tf.reduce_min(frame), tf.reduce_max(frame)
-        return example["frames"][low - first_kept : high - first_kept + 1], frame - low
+        frame = starts[:, None] - self._window.before + tf.range(self._window.input_frames)
+        frame = tf.clip_by_value(frame, 0, last)[..., None]
+        images = {}
+        for kind, count in self._reads.items():
+            number = tf.minimum(frame + tf.range(count), last)
+            low, high = tf.reduce_min(number), tf.reduce_max(number)
+            jpegs = example[kind][low - first_kept : high - first_kept + 1]
+            images[kind] = Images(jpegs, number - low)
+        return images
+
+    def _decode(self, images: dict[str, Images], crop, recolour=None) -> dict[str, tf.Tensor]:
+        """The crop of every image, in whole pixels of the first kind: uint8 [n, S, S, 3] by kind.
+
+        recolour: is done to the frames, float32 in [0, 255], and not to the flow.
+        """
+        size, pictures = _size_of(images), {}
+        for kind, need in images.items():
+            region = crop
+            if kind == "flow" and len(images) > 1:  # which may have another size
+                region = pixels.scale_crop(crop, size=size, to=pixels.frame_size(need.jpegs))
+            picture = pixels.resize(pixels.decode_crop(need.jpegs, region), self._image_size)
+            if kind == "frames" and recolour is not None:
+                picture = recolour(picture)
+            pictures[kind] = pixels.to_uint8(picture)
+        return pictures
+
+    def _clip(self, pictures: dict[str, tf.Tensor], places: dict[str, tf.Tensor]) -> tf.Tensor:
+        """uint8 [T, S, S, channels] of the images at `places` [T, F] of each kind."""
+        parts = [
+            tf.gather(pictures[kind], places[kind][:, number])
+            for kind, count in self._reads.items()
+            for number in range(count)
+        ]
+        return tf.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
 
     def _targets(self, example, start) -> targets.Targets:
         return targets.window_targets(
@@ -108,13 +160,18 @@ class WindowMaker:
 
         return tf.cond(_happens(choose, self._augment.photometric), recoloured, lambda: frames)
 
-    def _erase(self, seed, frames, boxes, mask) -> tf.Tensor:
+    def _erase(self, seed, pictures: dict[str, tf.Tensor], boxes, mask) -> dict[str, tf.Tensor]:
+        """Covers one rectangle of all images with 128: grey, and a flow image's "no motion"."""
         if not self._augment.erase:
-            return frames
+            return pictures
         choose, draw = tf.unstack(tf.random.split(seed, 2))
         rectangle = augmentation.draw_rectangle(draw, boxes, mask, self._augment)
         happens = _happens(choose, self._augment.erase)
-        return tf.cond(happens, lambda: augmentation.erase(frames, rectangle), lambda: frames)
+
+        def erased(frames):
+            return tf.cond(happens, lambda: augmentation.erase(frames, rectangle), lambda: frames)
+
+        return {kind: erased(frames) for kind, frames in pictures.items()}
 
     def _assemble(self, example, clip, window_targets: targets.Targets) -> dict[str, tf.Tensor]:
         boxes, mask, labels = window_targets
@@ -124,7 +181,8 @@ class WindowMaker:
             window=self._window,
             min_target_frames=self._min_target_frames,
         )
-        clip_shape = [self._window.input_frames, self._image_size, self._image_size, 3]
+        side = self._image_size
+        clip_shape = [self._window.input_frames, side, side, self._channels]
         return {
             "clips": tf.ensure_shape(clip, clip_shape),
             "boxes": boxes * self._image_size,
@@ -132,6 +190,17 @@ class WindowMaker:
             "labels": labels,
             "tube_mask": tube_mask,
         }
+
+
+def _size_of(images: dict[str, Images]) -> tf.Tensor:
+    """int32 [2]: height and width of the first kind of images; crops are drawn in its pixels."""
+    return pixels.frame_size(next(iter(images.values())).jpegs)
+
+
+def _flipped(flip: tf.Tensor, kind: str, frames: tf.Tensor) -> tf.Tensor:
+    """Mirrored images where `flip` is true: the flow's x-displacements change their sign."""
+    mirror = pixels.flip_flow if kind == "flow" else pixels.flip
+    return tf.cond(flip, lambda: mirror(frames), lambda: frames)
 
 
 def _happens(seed: tf.Tensor, probability: float) -> tf.Tensor:

@@ -17,7 +17,8 @@ from etils import epath
 from step_jax import boxes as box_ops
 from step_jax import parallel, proposals
 from step_jax.checkpoint import Checkpoints
-from step_jax.models.factory import build_detector, input_frames
+from step_jax.modality import RGB, Modality
+from step_jax.models.factory import build_detector, check_modality, input_frames
 from step_jax.models.step import StepDetector
 from step_jax.train_state import init_variables
 from step_jax.train_step import normalise_clips
@@ -44,7 +45,7 @@ class Tubelets(NamedTuple):
 def make_predict_step(
     detector: StepDetector, *, initial_tubes: Array
 ) -> Callable[[PyTree, Array], list[Tubelets]]:
-    """`(variables, clips uint8 [B, T_in, S, S, 3]) -> Tubelets of each step`.
+    """`(variables, clips uint8 [B, T_in, S, S, channels]) -> Tubelets of each step`.
 
     `initial_tubes` are `[M, K, 4]` in input pixels.
     """
@@ -93,6 +94,8 @@ class Predictor:
       fps: frame rate that the detector was trained at; 0 if it took videos at their own.
       proposals: number or specification of the initial tubes.
       step: updates that the parameters have seen.
+      modality: what the channels of a clip are.
+      flow: how the flow that it was trained on was computed, "" if that is not known.
     """
 
     detector: StepDetector
@@ -102,6 +105,8 @@ class Predictor:
     fps: float
     proposals: Any
     step: int
+    modality: Modality = RGB
+    flow: str = ""
 
     def __post_init__(self):
         tubes = proposals.initial_tubes(
@@ -130,13 +135,19 @@ class Predictor:
         return input_frames(self.detector)
 
     @property
+    def channels(self) -> int:
+        """Of the clips."""
+        return self.modality.channels
+
+    @property
     def num_steps(self) -> int:
         return self.detector.plan.num_steps
 
     def __call__(self, clips: np.ndarray) -> list[Tubelets]:
-        """`clips` uint8 `[B, T_in, S, S, 3]`, B a multiple of the devices -> result of each step.
+        """Result of each step for `clips` uint8 `[B, T_in, S, S, channels]`.
 
-        Returns as soon as the work is queued; `np.asarray` of a leaf waits for it.
+        B is a multiple of the devices. Returns as soon as the work is queued; `np.asarray` of a
+        leaf waits for it.
         """
         return self._predict(self.variables, parallel.split_batch(clips))
 
@@ -148,14 +159,21 @@ def describe(
     image_size: int,
     fps: float,
     proposals: Any,
+    modality: Modality = RGB,
+    flow: str = "",
 ) -> dict[str, Any]:
-    """What a checkpoint says of itself, JSON-ready; `load_predictor` builds from it."""
+    """What a checkpoint says of itself, JSON-ready; `load_predictor` builds from it.
+
+    The modality is RGB unless told otherwise; of RGB nothing is said, as before there were others.
+    """
+    read = {"modality": modality.name, "flow_frames": modality.flow_frames, "flow": flow}
     return {
         "model": dict(model),
         "classes": list(classes),
         "image_size": image_size,
         "fps": fps,
         "proposals": proposals,
+        **(read if modality.has_flow else {}),
     }
 
 
@@ -196,6 +214,8 @@ def _template(description: str) -> Predictor:
     told = json.loads(description)
     classes = tuple(told["classes"])
     detector = build_detector(num_classes=len(classes), **told["model"])
+    modality = _modality(told)
+    check_modality(detector, modality)
     spec = told["proposals"]
     spec = spec if isinstance(spec, int) else tuple(map(tuple, spec))
     shapes = jax.eval_shape(
@@ -214,4 +234,11 @@ def _template(description: str) -> Predictor:
         fps=told["fps"],
         proposals=spec,
         step=0,
+        modality=modality,
+        flow=told.get("flow", ""),
     )
+
+
+def _modality(told: Mapping[str, Any]) -> Modality:
+    """What a description tells of it: nothing, where the detector reads RGB."""
+    return Modality(told["modality"], told["flow_frames"]) if "modality" in told else RGB

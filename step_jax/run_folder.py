@@ -21,6 +21,7 @@ FINISHED = "finished.json"
 _FREE_KEYS = (
     "data.records",
     "data.annotations",
+    "data.eval_videos",
     "data.threads",
     "train.log_every_steps",
     "train.checkpoint_every_steps",

@@ -17,6 +17,7 @@ from step_jax.checkpoint import Checkpoints
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
 from step_jax.inference import Tubelets
+from step_jax.modality import RGB
 from step_jax.train_state import create_train_state
 
 LAST = tiny_run.STEPS
@@ -129,6 +130,7 @@ class KeyframePredictor:
 
     classes, step, num_steps = tiny_run.CLASSES, 1, 1
     clip_frames, input_frames, image_size = 4, 4, tiny_run.SIDE
+    modality = RGB
 
     def __call__(self, clips):
         boxes = np.stack([[square(frame) for frame in clip[::2]] for clip in clips])

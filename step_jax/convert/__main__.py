@@ -28,6 +28,7 @@ from step_jax.convert.export import export_run
 from step_jax.convert.imagenet import read_vgg16
 from step_jax.convert.kinetics import read_kinetics
 from step_jax.convert.released import read_released
+from step_jax.modality import Modality
 from step_jax.transfer import DifferentKeysError
 
 AVA_CLASSES = 60
@@ -109,6 +110,7 @@ def describe(config: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any
         image_size=config["data"]["image_size"],
         fps=config["data"]["fps"],
         proposals=config["proposals"],
+        modality=Modality(config["data"]["modality"], config["data"]["flow_frames"]),
     )
 
 

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from step_jax.errors import InputError
+from step_jax.modality import Modality
 from step_jax.models import step
 from step_jax.models.heads import SceneContext, TwoBranchHead
 from step_jax.models.i3d import I3DBackbone, I3DContext
@@ -101,6 +102,13 @@ def _context_for(
 def input_frames(detector: StepDetector) -> int:
     """T_in, the frames that the network reads around a target clip."""
     return detector.plan.longest * detector.backbone.temporal_stride
+
+
+def check_modality(detector: StepDetector, modality: Modality) -> None:
+    """Raises InputError if the backbone reads other channels than the clips have."""
+    backbone = detector.backbone
+    rgb = getattr(backbone, "rgb", modality.has_rgb)  # VGG16 alone treats them differently
+    modality.check_channels(backbone.channels, rgb=rgb)
 
 
 def _choose(key: str, name: str, options: Mapping[str, Any]) -> Any:

@@ -124,7 +124,8 @@ def test_presets_are_locked_and_have_the_common_keys():
         config = ucf101_24.get_config(variant)
         with pytest.raises(AttributeError, match="locked"):
             config.model.backbonne = "vgg16"
-    assert ucf101_24.get_config("rgb").augment.photometric == 0.5
+        assert config.data.modality == variant
+    assert ucf101_24.get_config("early").augment.photometric == 0.5
     assert ucf101_24.get_config("flow").augment.photometric == 0
 
 

@@ -235,7 +235,7 @@ def test_damaged_folders_are_named(records_dir, tmp_path):
     with pytest.raises(InputError, match=r"records\.json: damaged.*unknown"):
         records.load_info(folder)
     damage(folder, version=0)
-    with pytest.raises(InputError, match=r"version 0; expected 'step_jax\.clip_records' version 1"):
+    with pytest.raises(InputError, match=r"version 0; expected 'step_jax\.clip_records' version 2"):
         records.load_info(folder)
     (folder / "records.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
