@@ -35,8 +35,8 @@ def dis(preset: str = "medium") -> OpenCVFlow:
         raise InputError(
             f"DIS preset {preset!r}: unknown; expected one of {', '.join(DIS_PRESETS)}"
         )
-    preset_number = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
-    return OpenCVFlow(cv2.DISOpticalFlow_create(preset_number))
+    number = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
+    return OpenCVFlow(cv2.DISOpticalFlow_create(number))
 
 
 def tvl1() -> OpenCVFlow:

@@ -1,9 +1,12 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 from step_jax.errors import InputError
 from step_jax.flow import decode_flow, flow_images, make_estimator
+from step_jax.flow.methods import encoded_flows
 
 
 def textured(size=(60, 80), seed=0):
@@ -18,10 +21,14 @@ def moving(count, step=2):
     return [np.roll(textured(), step * number, axis=1) for number in range(count)]
 
 
+def pairs_at_once(batch):
+    return dataclasses.replace(make_estimator("dis"), batch=batch)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_as_many_images_as_frames(count, batch):
-    images = list(flow_images(moving(count), method="dis", batch=batch))
+    images = list(encoded_flows(moving(count), pairs_at_once(batch)))
     assert len(images) == count
     assert all(image.shape == (60, 80, 3) and image.dtype == np.uint8 for image in images)
     if count > 1:
@@ -46,9 +53,8 @@ def test_flow_goes_from_a_frame_to_the_next():
 
 
 def test_batches_do_not_matter():
-    one = list(flow_images(moving(6), method="dis", batch=1))
-    four = list(flow_images(moving(6), method="dis", batch=4))
-    np.testing.assert_array_equal(one, four)
+    one = list(flow_images(moving(6), method="dis"))
+    np.testing.assert_array_equal(list(encoded_flows(moving(6), pairs_at_once(4))), one)
 
 
 def test_frames_are_read_as_images_are_taken():
@@ -59,7 +65,7 @@ def test_frames_are_read_as_images_are_taken():
             taken.append(number)
             yield frame
 
-    images = flow_images(frames(), method="dis", batch=2)
+    images = encoded_flows(frames(), pairs_at_once(2))
     next(images)
     assert len(taken) == 3
 
@@ -76,6 +82,7 @@ def test_frames_of_two_sizes():
         ("farneback", {}, "expected one of dis, tvl1, brox"),
         ("dis", {"preset": "slow"}, "expected one of ultrafast, fast, medium"),
         ("dis", {"alpha": 1}, "alpha"),
+        ("dis", {"batch": 0}, "batch is 0"),
         ("brox", {"alpha": -1}, "alpha is -1"),
         ("brox", {"scale_factor": 1.0}, "scale_factor is 1.0"),
     ],
