@@ -24,6 +24,7 @@ class LinkBatch:
 
     windows: their `video` counts the V.
     scores: float32 [N, C']; tubes: float32 [N, K, 4] in pixels, within the frame.
+    row: int64 [N], among the rows that the batch was made of.
     video: int64 [V], index into the videos of the rows; label: int64 [V, C'].
     hopeful: bool [V, C'], where a tube can have the score that it needs.
     """
@@ -31,6 +32,7 @@ class LinkBatch:
     windows: LinkWindows
     scores: np.ndarray
     tubes: np.ndarray
+    row: np.ndarray
     video: np.ndarray
     label: np.ndarray
     hopeful: np.ndarray
@@ -56,7 +58,8 @@ def make_batch(
         tubes = clipped_pixels(rows.tubes[:, 0], limits[rows.video])
         label = np.tile(np.arange(hopeful.shape[1]), (len(video), 1))
         windows = replace(windows, video=np.repeat(np.arange(len(video)), num_windows))
-        return LinkBatch(windows, rows.scores, tubes, video, label, hopeful)
+        row = np.arange(len(rows))
+        return LinkBatch(windows, rows.scores, tubes, row, video, label, hopeful)
 
     pair, label = np.nonzero(hopeful)
     row = _ranges(first_row[pair], num_rows[pair])
@@ -74,6 +77,7 @@ def make_batch(
         tubes=clipped_pixels(
             rows.tubes[row, label_of_row % rows.header.num_boxes], limits[rows.video[row]]
         ),
+        row=row,
         video=video[pair],
         label=label[:, None],
         hopeful=np.ones((len(pair), 1), bool),

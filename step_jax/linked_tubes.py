@@ -15,6 +15,7 @@ class Links:
 
     sequence: int64 [n]; number: int64 [n], of the tube in its sequence.
     start: int64 [n], first frame; score: float32 [n]; boxes: float32 [n, K, 4], pixels.
+    class_scores: float32 [n, C] of all classes, or None.
     """
 
     sequence: np.ndarray
@@ -22,9 +23,11 @@ class Links:
     start: np.ndarray
     score: np.ndarray
     boxes: np.ndarray
+    class_scores: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Links:
-        return Links(*(column[rows] for column in vars(self).values()))
+        columns = vars(self).values()
+        return Links(*(None if column is None else column[rows] for column in columns))
 
 
 def assemble(
@@ -62,7 +65,8 @@ def assemble(
     offset = np.concatenate([[0], np.cumsum(length)])
     index = np.cumsum(good) - 1
     row = (offset[:-1] - first)[index[tube[some]]] + links.start[some]
-    boxes, frame_score = _frame_means(links.take(some), row, num_frames[some], rows=offset[-1])
+    means = _frame_means(links.take(some), row, num_frames[some], rows=offset[-1])
+    boxes, frame_score, class_scores = means
     return replace(
         like,
         video=video[last].astype(np.int32),
@@ -72,6 +76,7 @@ def assemble(
         frame=(np.arange(offset[-1]) - np.repeat(offset[:-1] - first, length)).astype(np.int32),
         boxes=boxes,
         frame_score=frame_score,
+        class_scores=class_scores,
     )
 
 
@@ -87,18 +92,22 @@ def _tubes_of(links: Links) -> tuple[np.ndarray, np.ndarray]:
 
 def _frame_means(
     links: Links, first_row: np.ndarray, num_frames: np.ndarray, *, rows: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means of boxes, float32 [rows, 4], and scores, float32 [rows], over the links of each row.
+) -> list[np.ndarray | None]:
+    """Boxes [rows, 4], scores [rows] and scores of all classes [rows, C], float32 or None.
 
-    `first_row` [n] is the row of a link's first frame.
+    Means over the links that cover each row; `first_row` [n] is that of a link's first frame.
     """
-    boxes, scores = np.zeros((rows, 4)), np.zeros(rows)
+    K = links.boxes.shape[1]
+    sums = [np.zeros((rows, 4)), np.zeros(rows)]
+    if links.class_scores is not None:
+        sums.append(np.zeros((rows, links.class_scores.shape[1])))
     covering = np.zeros(rows)
-    for k in range(links.boxes.shape[1]):  # the links of a tube start apart: no row occurs twice
+    for k in range(K):  # the links of a tube start at different frames: no row occurs twice
         inside = np.flatnonzero(links.start + k < num_frames)
         row = first_row[inside] + k
-        boxes[row] += links.boxes[inside, k]
-        scores[row] += links.score[inside]
         covering[row] += 1
-    means = boxes / covering[:, None], scores / covering
-    return means[0].astype(np.float32), means[1].astype(np.float32)
+        values = (links.boxes[:, k], links.score, links.class_scores)
+        for total, value in zip(sums, values, strict=False):
+            total[row] += value[inside]
+    means = [(total.T / covering).T.astype(np.float32) for total in sums]
+    return [*means, None][:3]

@@ -51,6 +51,8 @@ class LinkOptions:
     min_frames: shorter tubes are dropped.
     max_frames: a tube that would grow longer ends, and another begins; None: no limit. It bounds
       the memory of the online linker; ACT and STEP have none.
+    class_scores: whether the tubes say the scores of all classes in each frame, which multi-label
+      trimming needs: the means over the tubelets that cover it.
     """
 
     candidate_nms: float = 0.3
@@ -62,6 +64,7 @@ class LinkOptions:
     min_score: float = 0.01
     min_frames: int = 15
     max_frames: int | None = None
+    class_scores: bool = False
 
     def gap(self, clip_frames: int) -> int:
         """`max_gap` for tubelets of so many frames."""
@@ -201,7 +204,8 @@ def _link_batch(
         top=options.candidates,
     )
     numbers = _number_tubes(batch, candidates, options, clip_frames=rows.header.clip_frames)
-    links = _links(batch, candidates, numbers)
+    scores = rows.scores if options.class_scores else None
+    links = _links(batch, candidates, numbers, scores)
     video = batch.video[links.sequence // batch.label.shape[1]]
     return assemble(
         links,
@@ -260,7 +264,9 @@ def _sequences(batch: LinkBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first[order][which], length[order][which], label
 
 
-def _links(batch: LinkBatch, candidates: Candidates, numbers: np.ndarray) -> Links:
+def _links(
+    batch: LinkBatch, candidates: Candidates, numbers: np.ndarray, scores: np.ndarray | None
+) -> Links:
     """What `_number_tubes` found, as a list in order of time."""
     window, label, place = np.nonzero(numbers >= 0)
     row = batch.windows.first_row[window] + candidates.proposal[window, label, place]
@@ -270,4 +276,5 @@ def _links(batch: LinkBatch, candidates: Candidates, numbers: np.ndarray) -> Lin
         start=batch.windows.start[window],
         score=candidates.score[window, label, place],
         boxes=batch.tubes[row],
+        class_scores=None if scores is None else scores[batch.row[row]],
     )

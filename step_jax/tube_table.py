@@ -25,6 +25,8 @@ from step_jax.replacing import replacing
 FORMAT = "step_jax.tubes"
 VERSION = 1
 
+_CLASS_SCORES = "class_scores"
+_ROW_COLUMNS = ("frame", "boxes", "frame_score", "class_scores")
 _TABLE, _MADE_BY = "a table of tubes", "step_jax.metrics.ucf101_24.link"
 
 SCHEMA = pa.schema(
@@ -64,6 +66,7 @@ class Tubes:
     frame: int32 [R], 0-based, one after the other within a tube, without gaps.
     boxes: float32 [R, 4], pixels of the annotation's frame; frame_score: float32 [R].
     provenance: texts that say what made the tubes; nothing here reads them.
+    class_scores: float32 [R, C], the scores of all classes in each frame, or None.
     """
 
     classes: tuple[str, ...]
@@ -76,6 +79,7 @@ class Tubes:
     boxes: np.ndarray
     frame_score: np.ndarray
     provenance: dict[str, str] = field(default_factory=dict)
+    class_scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -105,11 +109,15 @@ class Tubes:
         offset = np.concatenate([[0], np.cumsum(length)])
         rows = np.repeat(self.offset[:-1][indices] - offset[:-1], length) + np.arange(offset[-1])
         return replace(
-            self,
+            self.take_rows(rows),
             **{name: getattr(self, name)[indices] for name in ("video", "label", "score")},
-            **{name: getattr(self, name)[rows] for name in ("frame", "boxes", "frame_score")},
             offset=offset,
         )
+
+    def take_rows(self, rows: np.ndarray) -> Tubes:
+        """With these rows; those who ask say what tubes they make."""
+        columns = {name: getattr(self, name) for name in _ROW_COLUMNS}
+        return replace(self, **{n: None if c is None else c[rows] for n, c in columns.items()})
 
 
 def no_tubes(classes: Sequence[str], videos: Sequence[str] = ()) -> Tubes:
@@ -142,7 +150,10 @@ def join_tubes(parts: Sequence[Tubes]) -> Tubes:
         for name in part.videos:
             index.setdefault(name, len(index))
     names = [np.array([index[name] for name in part.videos], np.int32) for part in parts]
-    columns = ("label", "score", "frame", "boxes", "frame_score")
+    columns = ["label", "score", "frame", "boxes", "frame_score"]
+    if any(part.class_scores is not None for part in parts):
+        parts = [_with_class_scores(part) for part in parts]
+        columns.append("class_scores")
     length = np.concatenate([part.length for part in parts])
     return replace(
         parts[0],
@@ -151,6 +162,15 @@ def join_tubes(parts: Sequence[Tubes]) -> Tubes:
         offset=np.concatenate([[0], np.cumsum(length)]),
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns},
     )
+
+
+def _with_class_scores(tubes: Tubes) -> Tubes:
+    """The same tubes; with the column of all classes' scores if there are none."""
+    if tubes.class_scores is None and len(tubes):
+        raise InputError("tubes with the scores of all classes beside some without; link again")
+    if tubes.class_scores is None:
+        return replace(tubes, class_scores=np.zeros((0, len(tubes.classes)), np.float32))
+    return tubes
 
 
 def sort_tubes(tubes: Tubes) -> Tubes:
@@ -179,24 +199,25 @@ class TubeWriter:
         *,
         classes: Sequence[str],
         provenance: dict[str, str] | None = None,
+        class_scores: bool = False,
         row_group_rows: int = ROW_GROUP_ROWS,
     ):
         self.path = pathlib.Path(path)
         self.header = TubeHeader(tuple(classes), dict(provenance or {}))
+        self._schema = _schema(self.header, class_scores=class_scores)
+        self._class_scores = class_scores
         self.num_tubes = 0
         self._row_group_rows = row_group_rows
         self._pending: list[pa.RecordBatch] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> TubeWriter:
-        metadata = table_header.to_metadata(self.header, format=FORMAT, version=VERSION)
-        schema = SCHEMA.with_metadata(metadata)
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
             self._parquet = stack.enter_context(
                 pq.ParquetWriter(
                     temporary,
-                    schema,
+                    self._schema,
                     compression="zstd",
                     use_dictionary=["video", "tube", "tube_score"],
                 )
@@ -214,11 +235,13 @@ class TubeWriter:
             raise InputError(
                 f"{self.path}: tubes of classes {tubes.classes}; not {self.header.classes}"
             )
+        if self._class_scores:
+            tubes = _with_class_scores(tubes)
         for rows in _pieces(tubes.offset, self._row_group_rows):
             self._append(tubes.take(rows))
 
     def _append(self, tubes: Tubes):
-        batch = _record_batch(tubes, first_tube=self.num_tubes)
+        batch = _record_batch(tubes, self._schema, first_tube=self.num_tubes)
         _check_tubes(tubes, where=self.path)
         self.num_tubes += len(tubes)
         self._pending.append(batch)
@@ -234,7 +257,12 @@ class TubeWriter:
 
 def write_tubes(path: str | os.PathLike, tubes: Tubes):
     """Writes tubes that are in memory. Raises InputError as `TubeWriter.append`."""
-    with TubeWriter(path, classes=tubes.classes, provenance=tubes.provenance) as writer:
+    with TubeWriter(
+        path,
+        classes=tubes.classes,
+        provenance=tubes.provenance,
+        class_scores=tubes.class_scores is not None,
+    ) as writer:
         writer.append(tubes)
 
 
@@ -246,17 +274,17 @@ def read_tubes(path: str | os.PathLike) -> Tubes:
     apart, have gaps or differ in video, class or score, and for rows that occur twice.
     """
     path = pathlib.Path(path)
-    header = _read_header(path)
+    header, schema = _read_header(path)
     try:
-        table = pq.read_table(path, columns=SCHEMA.names)
+        table = pq.read_table(path, columns=schema.names)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: cannot be read as a table of tubes: {error}") from error
-    for name in SCHEMA.names:
+    for name in schema.names:
         if table[name].null_count:
             raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
     table = table.unify_dictionaries().combine_chunks()
-    columns = {name: _one_chunk(table[name]) for name in SCHEMA.names}
-    video = columns.pop("video")
+    columns = {name: _one_chunk(table[name]) for name in schema.names}
+    video, class_scores = columns.pop("video"), columns.pop(_CLASS_SCORES, None)
     columns = {name: column.to_numpy(zero_copy_only=False) for name, column in columns.items()}
     columns["video"] = video.indices.to_numpy()
     offset = _tube_offsets(columns, where=path)
@@ -271,6 +299,7 @@ def read_tubes(path: str | os.PathLike) -> Tubes:
         boxes=np.stack([columns[name] for name in BOX_COLUMNS], axis=-1),
         frame_score=columns["score"],
         provenance=header.provenance,
+        class_scores=None if class_scores is None else _matrix(class_scores),
     )
     _check_tubes(tubes, where=path)
     return tubes
@@ -279,8 +308,17 @@ def read_tubes(path: str | os.PathLike) -> Tubes:
 # --- the file -------------------------------------------------------------------------------------
 
 
-def _read_header(path: pathlib.Path) -> TubeHeader:
-    """What the table says about itself; its columns are checked."""
+def _schema(header: TubeHeader, *, class_scores: bool) -> pa.Schema:
+    """The columns, with or without the scores of all classes in each frame."""
+    metadata = table_header.to_metadata(header, format=FORMAT, version=VERSION)
+    schema = SCHEMA.with_metadata(metadata)
+    if not class_scores:
+        return schema
+    return schema.append(pa.field(_CLASS_SCORES, pa.list_(pa.float32(), len(header.classes))))
+
+
+def _read_header(path: pathlib.Path) -> tuple[TubeHeader, pa.Schema]:
+    """What the table says about itself, and its columns, which are checked."""
     schema = table_header.read_schema(path, table=_TABLE)
     header = table_header.from_metadata(
         TubeHeader,
@@ -291,11 +329,12 @@ def _read_header(path: pathlib.Path) -> TubeHeader:
         table=_TABLE,
         made_by=_MADE_BY,
     )
-    table_header.check_columns(schema, SCHEMA, path=path)
-    return header
+    expected = _schema(header, class_scores=_CLASS_SCORES in schema.names)
+    table_header.check_columns(schema, expected, path=path)
+    return header, expected
 
 
-def _record_batch(tubes: Tubes, *, first_tube: int) -> pa.RecordBatch:
+def _record_batch(tubes: Tubes, schema: pa.Schema, *, first_tube: int) -> pa.RecordBatch:
     tube = tubes.row_tube
     used, video = np.unique(tubes.video, return_inverse=True)
     names = pa.array([tubes.videos[i] for i in used], pa.string())
@@ -310,8 +349,15 @@ def _record_batch(tubes: Tubes, *, first_tube: int) -> pa.RecordBatch:
     }
     types = {column.name: column.type for column in SCHEMA}
     arrays = [pa.array(column, types[name]) for name, column in columns.items()]
+    if _CLASS_SCORES in schema.names:
+        values = pa.array(np.ascontiguousarray(tubes.class_scores, np.float32).reshape(-1))
+        arrays.append(pa.FixedSizeListArray.from_arrays(values, len(tubes.classes)))
     video = pa.DictionaryArray.from_arrays(indices, names)
-    return pa.record_batch([video, *arrays], schema=SCHEMA)
+    return pa.record_batch([video, *arrays], schema=schema)
+
+
+def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
 
 
 def _pieces(offset: np.ndarray, rows: int) -> Iterable[slice]:
@@ -360,7 +406,10 @@ def _check_tubes(tubes: Tubes, *, where):
     gap = np.diff(tubes.frame, prepend=0) != 1
     gap[tubes.offset[:-1]] = False
     _check_none(row_tube[gap], tubes, "its frames do not follow one another", where=where)
-    bad = ~(np.isfinite(tubes.boxes).all(axis=1) & np.isfinite(tubes.frame_score))
+    finite = np.isfinite(tubes.boxes).all(axis=1) & np.isfinite(tubes.frame_score)
+    if tubes.class_scores is not None:
+        finite &= np.isfinite(tubes.class_scores).all(axis=1)
+    bad = ~finite
     message = "a box or the score of a frame is not finite"
     _check_none(row_tube[bad], tubes, message, where=where)
 
