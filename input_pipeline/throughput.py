@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from input_pipeline import records
 from step_jax import cli
+from step_jax.modality import MODALITIES, Modality
 from step_jax.replacing import replacing
 
 AUGMENTS = {
@@ -67,7 +68,10 @@ def _pull(batches) -> Callable[[], int]:
 
 
 def _decoding(records_dir, options: dict, num_windows: int) -> Callable[[], int]:
-    """Decodes `input_frames` frames of each record, in parallel, and throws them away."""
+    """Decodes the images of one window of each record, in parallel, and throws them away.
+
+    These are `input_frames` frames, and flow images, those after the last frame too.
+    """
     import tensorflow as tf
 
     from input_pipeline import builders, pixels
@@ -75,12 +79,19 @@ def _decoding(records_dir, options: dict, num_windows: int) -> Callable[[], int]
 
     shards = records.shard_paths(records_dir, options["split"])
     info = records.load_info(records_dir)
-    spec = builders.features(len(info.classes)).tf_example_spec
+    modality = Modality(options["modality"], options["flow_frames"])
+    spec = builders.features(len(info.classes), flow=modality.has_flow).tf_example_spec
+    counts = {"frames": options["input_frames"]} if modality.has_rgb else {}
+    if modality.has_flow:
+        counts["flow"] = options["input_frames"] + modality.lookahead
 
-    def decode(_, data):
-        jpegs = tf.io.parse_single_example(data, spec)["frames"][: options["input_frames"]]
+    def decode_images(jpegs):
         whole = tf.concat([[0, 0], pixels.frame_size(jpegs)], axis=0)
         return tf.reduce_max(pixels.decode_crop(jpegs, whole))
+
+    def decode(_, data):
+        example = tf.io.parse_single_example(data, spec)
+        return [decode_images(example[kind][:count]) for kind, count in counts.items()]
 
     threads = options["num_threads"] or os.cpu_count() or 1
     num_records = info.splits[options["split"]].num_records
@@ -125,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="train")
     parser.add_argument("--json", help="write the result here too")
     parser.add_argument("--augment", choices=AUGMENTS, default="usual")
+    parser.add_argument("--modality", choices=MODALITIES, default="rgb")
     numbers = {
         "num_windows": 400,
         "batch_size": 8,
@@ -132,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "input_frames": 30,
         "image_size": 96,
         "max_tubes": 16,
+        "flow_frames": 5,
         "num_threads": 0,
     }
     for name, default in numbers.items():

@@ -95,3 +95,33 @@ def records_dir(annotations, tmp_path_factory):
     options = RecordOptions(core_frames=7, halo_before=4, halo_after=9, shards=3)
     assert prepare(annotations, folder, options=options, workers=1)
     return folder
+
+
+@pytest.fixture(scope="session")
+def flow_dir(annotations, tmp_path_factory):
+    """A flow folder whose images are the frames themselves, byte for byte as records keep them."""
+    from input_pipeline.frame_store import FrameStore, write_store
+
+    root = tmp_path_factory.mktemp("flow")
+    for video in annotations.videos:
+        store = root / f"{video.id}-store"
+        options = {"fps": 25, "num_frames": video.num_frames, "short_side": 0, "jpeg_quality": 95}
+        write_store(store, annotations.video_path(video), name=video.id, **options)
+        (root / video.id).mkdir()
+        for number, jpeg in enumerate(FrameStore(store).frames(0, video.num_frames), start=1):
+            (root / video.id / f"{number:05d}.jpg").write_bytes(jpeg)
+    (root / "flow.json").write_text('{"method": "frames"}')
+    return root
+
+
+@pytest.fixture(scope="session")
+def flow_records_dir(annotations, flow_dir, tmp_path_factory):
+    """Records as `records_dir`, with that flow."""
+    from input_pipeline.accelerators import hide_accelerators
+    from input_pipeline.prepare import RecordOptions, prepare
+
+    hide_accelerators()
+    folder = tmp_path_factory.mktemp("flow_records")
+    options = RecordOptions(core_frames=7, halo_before=4, halo_after=9, shards=3)
+    assert prepare(annotations, folder, options=options, workers=1, flow=flow_dir)
+    return folder
