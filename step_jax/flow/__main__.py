@@ -49,7 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--output", type=pathlib.Path, required=True, help="folder of the flow images, made")
     add("--workers", type=int, help="processes of dis and tvl1 (default: one a core)")
     add("--batch", type=int, help="pairs of frames at once, of brox (default: by the device)")
-    add("--png", action="store_true", help="lossless, about 3 times as large as JPEG")
+    add("--png", action="store_true", help="lossless, 6 times as large as JPEG")
     add("--jpeg_quality", type=int, default=ImageFormat.jpeg_quality)
     add("--short_side", type=int, default=0, help="shrink frames to this before (0: do not)")
     add("--preset", choices=DIS_PRESETS, help="of dis (default: medium)")
