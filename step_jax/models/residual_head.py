@@ -18,7 +18,6 @@ from step_jax.models.i3d import MIXED, Mixed
 Array = jax.Array
 
 TRUNKS = ("mixed", "conv")
-_CONV_FEATURES = (512, 256)  # of the "conv" trunk, before the last convolution
 _REGRESSOR_SPREAD = 0.01  # initial boxes are those that were fed
 
 
@@ -33,6 +32,7 @@ class ResidualHead(nn.Module):
       trunk: the global branch. "mixed": I3D's 5b and 5c and a 1x1x1 convolution; logits of every
         frame, then their mean. "conv": three 3x3x3 convolutions, then the maximum over time
         (Section 4.1's adaptive max pooling), then the logits.
+      trunk_features: channels of the "conv" trunk's convolutions before the last.
       global_features: channels of the global feature g.
       local_features, local_bottleneck: channels of a residual block, outside and inside.
       local_blocks: how many there are.
@@ -50,6 +50,7 @@ class ResidualHead(nn.Module):
     chunk: int
     anticipates: bool
     trunk: str = "mixed"
+    trunk_features: tuple[int, ...] = (512, 256)
     global_features: int = 256
     local_features: int = 1024
     local_bottleneck: int = 256
@@ -115,9 +116,9 @@ class ResidualHead(nn.Module):
         return Conv3D(self.global_features, (1, 1, 1), dtype=self.dtype, name="squeeze")(x)
 
     def _conv_trunk(self, tubes: Array, context: Array | None, number: int) -> Array:
-        """The same by three convolutions; `number` tubes share a clip's context."""
+        """The same by convolutions, three by default; `number` tubes share a clip's context."""
         x = tubes
-        for index, width in enumerate((*_CONV_FEATURES, self.global_features)):
+        for index, width in enumerate((*self.trunk_features, self.global_features)):
             x = Conv3D(width, dtype=self.dtype, name=f"global_{index}")(x)
             if index == 0 and context is not None:
                 # A convolution of [RoI, context] is the sum of two; the second is the same for

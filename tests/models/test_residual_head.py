@@ -127,6 +127,12 @@ def test_the_conv_trunk_sees_the_scene_beside_the_rois(rois):
         np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
 
 
+def test_the_widths_of_the_conv_trunk(rois):
+    params = shapes_of(head(trunk_features=(5, 7)), rois)["params"]
+    widths = [params[f"global_{index}"]["kernel"].shape[-2:] for index in range(3)]
+    assert widths == [(rois.shape[-1], 5), (5, 7), (7, TINY["global_features"])]
+
+
 def test_the_conv_trunk_takes_the_maximum_over_time(rois):
     """A tube's class does not depend on the order of frames that convolutions see alike."""
     still = np.repeat(rois[:, :, :1], L, axis=2)
