@@ -29,7 +29,7 @@ ERRORS = ("localization", "classification", "time", "other", "missed")
 
 @dataclass(frozen=True, eq=False)
 class FrameErrors:
-    """Percentages `[C]`, NaN for a class without ground truth; they need not add up to 100.
+    """Percentages `[C]`, NaN for a class without ground truth; together they are 100.
 
     ap: average precision by the trapezoid rule.
     localization: lost to boxes in frames that have the class.
