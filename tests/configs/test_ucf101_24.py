@@ -1,4 +1,4 @@
-"""The UCF101-24 presets: their schedule, their sizes, and one training step of each, made small."""
+"""The UCF101-24 rows: what each says, their sizes, and small training steps of each input."""
 
 import jax
 import minute
@@ -8,8 +8,9 @@ import pytest
 import train
 from configs import ucf101_24
 from step_jax import parallel
+from step_jax.modality import Modality
 from step_jax.models import platform
-from step_jax.models.factory import build_detector, input_frames
+from step_jax.models.factory import build_detector, check_modality, input_frames
 from step_jax.train_state import create_train_state, init_variables
 from step_jax.train_step import LossOptions, make_train_step
 
@@ -129,6 +130,115 @@ def test_presets_are_locked_and_have_the_common_keys():
     assert ucf101_24.get_config("flow").augment.photometric == 0
 
 
-def test_another_variant_is_refused():
+def test_another_row_is_refused():
     with pytest.raises(ValueError, match=r"ucf101_24.py:both: .* expected one of rgb, flow, early"):
         ucf101_24.get_config("both")
+    for row, runs in ucf101_24.FUSIONS.items():
+        with pytest.raises(ValueError, match=rf"{row}: is the fusion of .*step_jax.fusion"):
+            ucf101_24.get_config(row)
+        assert set(runs) <= set(ucf101_24.ROWS)
+
+
+# Frames of each step, frames that the network reads, M, as docs/ucf101_24.md lists them.
+SHAPES = {
+    "rgb": ([6, 18, 30], 30, 11),
+    "flow": ([6, 18, 30], 30, 11),
+    "early": ([6, 18, 30], 30, 11),
+    "table1a_s1": ([6], 6, 11),
+    "table1a_s2": ([6, 6], 6, 11),
+    "table1a_s3": ([6, 6, 6], 6, 11),
+    "table1a_s4": ([6, 6, 6, 6], 6, 11),
+    "table1b_rgb": ([6, 18, 30], 30, 11),
+    "table1b_flow": ([6, 18, 30], 30, 11),
+    "table1b_early": ([6, 18, 30], 30, 11),
+    "fig5_k6": ([6, 6, 6], 6, 11),
+    "fig5_k30": ([30, 30, 30], 30, 11),
+    "fig5_extrapolate": ([6, 18, 30], 30, 11),
+    "fig5_anticipate": ([6, 18, 30], 30, 11),
+    "fig6a_s1": ([6], 6, 11),
+    "fig6a_s2": ([6, 6], 6, 11),
+    "fig6a_s3": ([6, 6, 6], 6, 11),
+    "fig6a_s4": ([6, 6, 6, 6], 6, 11),
+    "fig6a_s2_extended": ([6, 18], 18, 11),
+    "fig6a_s3_extended": ([6, 18, 30], 30, 11),
+    "fig6a_s4_extended": ([6, 18, 30, 42], 42, 11),
+    "fig6b_m11": ([6, 6, 6], 6, 11),
+    "fig6b_m34": ([6, 6, 6], 6, 34),
+    "fig6b_m59": ([6, 6, 6], 6, 59),
+    "fig6b_m84": ([6, 6, 6], 6, 84),
+    "fig6b_m109": ([6, 6, 6], 6, 109),
+    "without_scene_context": ([6, 18, 30], 30, 11),
+    "without_hard_sampling": ([6, 18, 30], 30, 11),
+    "without_rising_thresholds": ([6, 18, 30], 30, 11),
+    "smoke": ([6, 18], 18, 11),
+}
+
+
+@pytest.mark.parametrize("row", ucf101_24.ROWS)
+def test_a_row_is_what_the_guide_says(row):
+    config = ucf101_24.get_config(row)
+    detector = detector_of(config)
+    steps = range(detector.plan.num_steps)
+    lengths = [detector.plan.length(step) for step in steps]
+    tubes = train.initial_tubes(config, detector.plan.chunk)
+    assert (lengths, input_frames(detector), len(tubes)) == SHAPES[row]
+    assert tubes.shape[1] == config.model.clip_frames == lengths[0]
+    thresholds = config.loss.thresholds
+    assert len(thresholds) == len(lengths)
+    is_flat = row == "without_rising_thresholds"
+    assert list(thresholds) == sorted(set(thresholds)) or is_flat
+    check_modality(detector, Modality(config.data.modality, config.data.flow_frames))
+    LossOptions(**config.loss.to_dict())
+
+
+def changed(row):
+    """The keys in which a row is not `rgb`."""
+    base, own = ucf101_24.get_config().to_dict(), ucf101_24.get_config(row).to_dict()
+    return {
+        f"{part}.{key}"
+        for part in ("data", "model", "loss", "optimizer", "augment", "train", "eval")
+        for key in base[part]
+        if base[part][key] != own[part][key]
+    } | ({"proposals"} if base["proposals"] != own["proposals"] else set())
+
+
+def test_lines_of_several_tables_are_one_run():
+    same = [
+        ("rgb", "table1b_rgb", "fig5_anticipate", "fig6a_s3_extended"),
+        ("flow", "table1b_flow"),
+        ("early", "table1b_early"),
+        ("table1a_s3", "fig5_k6", "fig6a_s3", "fig6b_m11"),
+        ("table1a_s1", "fig6a_s1"),
+        ("table1a_s2", "fig6a_s2"),
+        ("table1a_s4", "fig6a_s4"),
+    ]
+    for first, *others in same:
+        for other in others:
+            assert ucf101_24.get_config(first).to_dict() == ucf101_24.get_config(other).to_dict()
+
+
+def test_a_row_changes_what_it_is_about_alone():
+    plan = {"model.extension", "model.extension_plan"}
+    assert changed("table1a_s3") == plan
+    assert changed("table1a_s4") == plan | {"loss.thresholds"}
+    assert changed("fig5_k30") == plan | {"model.clip_frames"}
+    assert changed("fig5_extrapolate") == {"model.extension"}
+    assert changed("fig6b_m34") == plan | {"proposals"}
+    assert changed("without_scene_context") == {"model.scene_context"}
+    assert changed("without_rising_thresholds") == {"loss.thresholds"}
+    assert changed("without_hard_sampling") == {"loss.positive_weights", "loss.negative_weights"}
+    assert changed("early") == {"data.modality", "model.backbone_options"}
+
+
+@pytest.mark.parametrize("row", ["table1a_s4", "fig5_k30", "fig6b_m109", "smoke"])
+def test_a_row_builds(row):
+    config = ucf101_24.get_config(row)
+    detector, side = detector_of(config), config.data.image_size
+    frames, channels = input_frames(detector), detector.backbone.channels
+    clips = jax.ShapeDtypeStruct((1, frames, side, side, channels), np.float32)
+    tubes = train.initial_tubes(config, detector.plan.chunk)
+    outputs, _ = jax.eval_shape(detector.init_with_output, jax.random.key(0), clips, tubes)
+    lengths, _, proposals = SHAPES[row]
+    assert [output.head.deltas.shape for output in outputs] == [
+        (1, proposals, length, 24, 4) for length in lengths
+    ]
