@@ -23,6 +23,7 @@ import numpy as np
 from step_jax import parallel
 from step_jax.cli import run_command
 from step_jax.errors import InputError
+from step_jax.flow.methods import METHODS, Estimator, make_estimator
 from step_jax.inference import Predictor, load_predictor
 from step_jax.streaming.video_run import Settings, detect_video
 from step_jax.streaming.video_sources import check_video, find_videos
@@ -76,6 +77,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--batch_size", type=int, help=f"windows at a time ({DEFAULT_BATCH_SIZE} or fewer)")
     add("--score_threshold", type=float, default=0.3, help="of what is drawn and summed up (0.3)")
+    add(
+        "--flow",
+        choices=METHODS,
+        help="how a detector of flow gets it (as the flow that it was trained on)",
+    )
     add("--fps", type=float, help="frames a second of a folder (25), or instead of a file's times")
     add("--step", type=int, help="step of the detector to show (the last)")
     add("--all_steps", action="store_true", help="draw proposals and steps side by side")
@@ -101,13 +107,15 @@ def choose_settings(arguments: argparse.Namespace, predictor: Predictor) -> Sett
         panels=() if arguments.no_video else tuple(panels),
         labels=_labels(arguments.limit_classes, predictor.classes),
         source_fps=arguments.fps,
+        flow=_flow_estimator(arguments.flow, predictor),
     )
 
 
 def compile_predictor(predictor: Predictor, *, batch_size: int) -> None:
     """Compiles for the one shape that all batches have, and says how long it took."""
     start = time.perf_counter()
-    shape = (batch_size, predictor.input_frames, predictor.image_size, predictor.image_size, 3)
+    side, channels = predictor.image_size, predictor.channels
+    shape = (batch_size, predictor.input_frames, side, side, channels)
     jax.block_until_ready(predictor(np.zeros(shape, np.uint8)))
     print(
         f"detector of training step {predictor.step}: {predictor.num_steps} steps, "
@@ -148,6 +156,20 @@ def _within(flag: str, value: int | None, most: int, *, default: int) -> int:
     if not 1 <= value <= most:
         raise InputError(f"{flag} {value}: expected 1 to {most} for this detector")
     return value
+
+
+def _flow_estimator(asked: str | None, predictor: Predictor) -> Estimator | None:
+    """What computes the flow for a detector that reads it; by the method it was trained on."""
+    if not predictor.modality.has_flow:
+        if asked is not None:
+            raise InputError(f"--flow {asked}: this detector reads RGB alone; leave it out")
+        return None
+    if asked is None and predictor.flow not in METHODS:
+        raise InputError(
+            f"--flow is missing: this detector was trained on the flow {predictor.flow!r}; give "
+            f"the method that comes closest, one of {', '.join(METHODS)}"
+        )
+    return make_estimator(asked or predictor.flow)
 
 
 def _output_folder(arguments: argparse.Namespace) -> pathlib.Path:

@@ -16,6 +16,7 @@ from step_jax.checkpoint import Checkpoints
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
 from step_jax.inference import describe
+from step_jax.modality import RGB, Modality
 from step_jax.models.factory import build_detector
 from step_jax.train_state import create_train_state, init_variables
 from step_jax.visualize import overlay
@@ -126,9 +127,15 @@ def fake_detection(monkeypatch):
     return seen
 
 
-def predictor():
+def predictor(modality=RGB, flow=""):
     return types.SimpleNamespace(
-        clip_frames=6, num_steps=3, classes=("walk", "run", "hop"), input_frames=6, image_size=32
+        clip_frames=6,
+        num_steps=3,
+        classes=("walk", "run", "hop"),
+        input_frames=6,
+        image_size=32,
+        modality=modality,
+        flow=flow,
     )
 
 
@@ -161,9 +168,9 @@ def test_no_good_video_needs_no_detector(tmp_path, run, capsys):
     assert "missing.mp4: no such file" in capsys.readouterr().err
 
 
-def settings(monkeypatch, *more):
+def settings(monkeypatch, *more, **detector):
     monkeypatch.setattr("sys.argv", ["detect.py", "--workdir", "w", "--video", "v", *more])
-    return detect.choose_settings(detect.parse_arguments(), predictor())
+    return detect.choose_settings(detect.parse_arguments(), predictor(**detector))
 
 
 def test_defaults(monkeypatch):
@@ -192,6 +199,18 @@ def test_choices(monkeypatch):
     )
     assert (chosen.step, chosen.panels, chosen.labels) == (2, (0, 1, 2), (0, 2))
     assert settings(monkeypatch, "--no_video", "--all_steps").panels == ()
+
+
+def test_flow_is_computed_as_in_training_or_as_asked(monkeypatch):
+    early = {"modality": Modality("early"), "flow": "dis"}
+    assert settings(monkeypatch).flow is None
+    assert settings(monkeypatch, **early).flow.method == "dis"
+    distributed = early | {"flow": "brox-images"}
+    assert settings(monkeypatch, "--flow", "dis", **distributed).flow.method == "dis"
+    with pytest.raises(InputError, match=r"--flow is missing.*'brox-images'.*dis, tvl1, brox"):
+        settings(monkeypatch, **distributed)
+    with pytest.raises(InputError, match="--flow dis: this detector reads RGB alone"):
+        settings(monkeypatch, "--flow", "dis")
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,9 @@ def batches(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
 
 
 def stack(windows: list[Window], size: int) -> np.ndarray:
-    """The frames of up to `size` windows as `[size, T_in, H, W, 3]`; the last window is repeated.
+    """The frames of up to `size` windows as `[size, T_in, H, W, channels]`.
 
-    Always the same shape, so that the detector is compiled once.
+    The last window is repeated: always the same shape, so that the detector is compiled once.
     """
     filled = windows + windows[-1:] * (size - len(windows))
     return np.stack([np.stack(window.frames) for window in filled])

@@ -39,7 +39,7 @@ def stream_rows(
     While the host works on the rows of a batch, the device has the next one.
 
     Args:
-      frames: uint8 `[S, S, 3]` of one video, in order.
+      frames: uint8 `[S, S, channels]` of one video, in order.
       predictor: the detector.
       video: name of the video in the table.
       stride: frames between windows.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import tqdm
@@ -15,18 +15,20 @@ from step_jax import proposals
 from step_jax.detections import DetectionsWriter
 from step_jax.errors import InputError
 from step_jax.files import write_json
+from step_jax.flow.methods import Estimator
 from step_jax.inference import Predictor
 from step_jax.stopwatch import Stopwatch
 from step_jax.streaming.frame_detections import FrameDetections
+from step_jax.streaming.network_frames import network_frames
 from step_jax.streaming.report import Report
 from step_jax.streaming.sightings import Sightings
 from step_jax.streaming.video_rows import BatchRows, stream_rows
 from step_jax.streaming.video_sources import expected_frames
-from step_jax.video import VideoWriter, probe, read_frames, resample, resize
+from step_jax.video import VideoWriter, probe, read_frames, resample
 from step_jax.visualize.overlay import Overlay
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What to do with every video.
 
@@ -37,6 +39,7 @@ class Settings:
     panels: steps to draw side by side, 0 for the proposals; none: no drawn video.
     labels: classes to draw and to sum up; None: all.
     source_fps: frames a second of the input; None: by its timestamps.
+    flow: how flow is computed; None where the detector reads none.
     """
 
     output: pathlib.Path
@@ -47,6 +50,7 @@ class Settings:
     panels: tuple[int, ...]
     labels: tuple[int, ...] | None = None
     source_fps: float | None = None
+    flow: Estimator | None = None
 
 
 def detect_video(name: str, path: pathlib.Path, predictor: Predictor, settings: Settings) -> Report:
@@ -107,11 +111,26 @@ class _VideoRun:
         yield BatchRows([], final=self._finished + len(self._waiting))
 
     def _network_frames(self) -> Iterator[np.ndarray]:
-        """The video's frames in the network's size; those in their own size start to wait."""
+        """What the network reads of each of the video's frames."""
+        return network_frames(
+            self._own_frames(),
+            modality=self._predictor.modality,
+            side=self._predictor.image_size,
+            estimator=self._settings.flow and self._timed(self._settings.flow),
+        )
+
+    def _timed(self, estimator: Estimator) -> Estimator:
+        def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            with self._stopwatch("flow"):
+                return estimator.compute(first, second)
+
+        return dataclasses.replace(estimator, compute=compute)
+
+    def _own_frames(self) -> Iterator[np.ndarray]:
+        """The video's frames in their own size, which start to wait here."""
         frames = read_frames(self._path, fps=self._settings.source_fps)
         if self._predictor.fps:
             frames = resample(frames, fps=self._predictor.fps)
-        side = self._predictor.image_size
         for _, frame in self._stopwatch.iterate("read", frames):
             if frame.shape[:2] != (self._info.height, self._info.width):
                 raise InputError(
@@ -119,7 +138,7 @@ class _VideoRun:
                     f"to {frame.shape[1]}x{frame.shape[0]} pixels; convert it to one size first"
                 )
             self._waiting.append(frame)
-            yield resize(frame, width=side, height=side)
+            yield frame
 
     def _take(self, batch: BatchRows, table: DetectionsWriter) -> None:
         for step, rows in enumerate(batch.steps, start=1):
@@ -157,6 +176,7 @@ class _VideoRun:
         return VideoWriter(self._files["video"], fps=self._fps, **size)
 
     def _open_table(self) -> DetectionsWriter:
+        flow = {"flow": self._settings.flow.method} if self._settings.flow else {}
         return DetectionsWriter(
             self._files["table"],
             classes=self._predictor.classes,
@@ -167,6 +187,7 @@ class _VideoRun:
                 "video": str(self._path),
                 "checkpoint": str(self._predictor.step),
                 "fps": f"{self._fps:.6g}",
+                **flow,
             },
         )
 

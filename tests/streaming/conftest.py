@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from step_jax.inference import Tubelets
+from step_jax.modality import RGB
 from step_jax.proposals import initial_boxes
 
 CLASSES = ("walk", "hop")
@@ -25,7 +26,8 @@ class ArithmeticPredictor:
     step = 70
     num_steps = 2
 
-    def __init__(self, *, clip_frames=3, input_frames=7, fps=0.0):
+    def __init__(self, *, clip_frames=3, input_frames=7, fps=0.0, modality=RGB):
+        self.modality = modality
         self.clip_frames, self.input_frames, self.fps = clip_frames, input_frames, fps
         self.shapes = set()
 

@@ -8,6 +8,8 @@ import pytest
 
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
+from step_jax.flow.methods import Estimator
+from step_jax.modality import Modality
 from step_jax.streaming import video_run
 from step_jax.streaming.video_run import Settings, detect_video
 from step_jax.video import probe, read_frames
@@ -88,7 +90,25 @@ def test_another_rate(tmp_path, arithmetic, frame_folder):
     assert [file.suffix for file in report.files] == [".parquet", ".json"]
 
 
-def test_memory_does_not_grow_with_the_video(tmp_path, arithmetic, frame_folder, monkeypatch):
+def constant_flow(batch):
+    def compute(first, second):
+        return np.zeros((*first.shape, 2), np.float32)
+
+    return Estimator("constant", {}, compute, batch=batch)
+
+
+def test_flow_is_timed_and_told(tmp_path, arithmetic, frame_folder):
+    predictor = arithmetic.Predictor(modality=Modality("early"))
+    chosen = settings(tmp_path, flow=constant_flow(batch=4), panels=())
+    report = detect_video("numbers", frame_folder(9), predictor, chosen)
+    assert report.frames == 9
+    assert {channels for *_, channels in predictor.shapes} == {18}
+    assert "flow" in report.seconds
+    assert read_detections(report.files[0]).header.provenance["flow"] == "constant"
+
+
+@pytest.mark.parametrize("name", ["rgb", "early"])
+def test_memory_does_not_grow_with_the_video(tmp_path, arithmetic, frame_folder, monkeypatch, name):
     alive, most = 0, 0
 
     def gone():
@@ -105,10 +125,12 @@ def test_memory_does_not_grow_with_the_video(tmp_path, arithmetic, frame_folder,
             yield number / 25, frame
 
     monkeypatch.setattr(video_run, "read_frames", endless)
-    chosen = settings(tmp_path, stride=1, batch_size=4, panels=())
-    report = detect_video("long", frame_folder(2), arithmetic.Predictor(), chosen)
+    flow = constant_flow(batch=3) if name == "early" else None
+    chosen = settings(tmp_path, stride=1, batch_size=4, panels=(), flow=flow)
+    predictor = arithmetic.Predictor(modality=Modality(name))
+    report = detect_video("long", frame_folder(2), predictor, chosen)
     assert report.frames == 150
-    assert most <= 7 + 2 * 4 + 3
+    assert most <= 7 + 2 * 4 + 3 + (4 + 3 if flow else 0)  # lookahead, and frames at once
 
 
 def test_a_video_that_breaks_off_leaves_nothing(tmp_path, arithmetic, frame_folder):
