@@ -2,15 +2,18 @@
 
 Without --config the run's own configuration is taken, which --config.KEY=VALUE changes too. Every
 window of the evaluation split once; prints frame-mAP of every step and class and writes, for each
-checkpoint, WORKDIR/eval/SPLIT/STEP/{detections.parquet, metrics.json}.
+checkpoint, WORKDIR/eval/SPLIT/STEP/{detections.parquet, metrics.json}. With --config.eval.tubes
+also video-mAP, and {tubelets, tubes, tubes_trimmed, report}.parquet and report.png.
 
 --watch evaluates checkpoints as a training run makes them, and ends when the training has ended.
---detections FILE computes the numbers again from a table, without the model.
+--detections FILE computes the numbers again from a table of detections or tubelets, without the
+model.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from typing import Any
@@ -31,9 +34,31 @@ from step_jax.detections import read_detections
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits, write_table
 from step_jax.inference import Predictor, restore_predictor
-from step_jax.metrics.frame_map import evaluate_table, format_table
+from step_jax.linking import LinkOptions, check_options
+from step_jax.metrics.average_precision import check_ap_rule
+from step_jax.metrics.frame_map import format_table
+from step_jax.metrics.frame_tally import check_counted_frames
+from step_jax.metrics.ucf101_24.protocol import ClipLimits, Protocol
+from step_jax.metrics.ucf101_24.report import (
+    format_paper_table,
+    make_report,
+    write_report_table,
+)
+from step_jax.metrics.ucf101_24.results import (
+    StepResult,
+    TubeOptions,
+    evaluate_detections,
+    evaluate_tubelets,
+    tubes_of_table,
+)
+from step_jax.metrics.video_map import check_thresholds
+from step_jax.trimming import TrimOptions
+from step_jax.tube_table import write_tubes
+from step_jax.tubelet_table import TubeletHeader, is_tubelet_table, read_tubelet_header
+from step_jax.visualize.report_page import draw_report
 
 TABLE = "detections.parquet"
+TUBELETS = "tubelets.parquet"
 
 
 def define_flags() -> None:
@@ -86,10 +111,12 @@ def main() -> None:
     workdir = epath.Path(options.workdir)
     config = options.config or read_configuration(workdir)
     if options.detections:
-        report = evaluate_detections(config, options.detections)
-        print(format_table(report))
-        path = evaluations.write_metrics(epath.Path(options.detections).parent, report)
-        print(f"wrote {path}")
+        results, provenance = evaluate_file(config, options.detections)
+        report = make_metrics(config, results, provenance)
+        print_report(report)
+        folder = epath.Path(options.detections).parent
+        write_results(folder, results, report)
+        print(f"wrote {evaluations.write_metrics(folder, report)}")
         return
     if options.watch:
         wait_for_training(workdir, poll_seconds=options.poll_seconds)
@@ -106,6 +133,8 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Runs the detector over the evaluation split; prints and writes the result, returns it."""
     check_config(config)
+    if config.eval.tubes:
+        check_tubes(config, predictor)
     folder = evaluations.folder(workdir, split=config.data.eval_split, step=predictor.step)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -116,13 +145,17 @@ def evaluate_checkpoint(
         stride=config.eval.stride,
         limits=detection_limits(config),
         provenance={"checkpoint": str(predictor.step), "split": config.data.eval_split},
+        tubelets=folder / TUBELETS if config.eval.tubes else None,
+        tubelet_steps=config.eval.tube_steps,
     )
     seconds = time.monotonic() - start
-    report = evaluate_detections(config, folder / TABLE)
+    results, provenance = evaluate_tables(config, folder)
+    report = make_metrics(config, results, provenance)
     report |= {"checkpoint": predictor.step, "windows": windows, "seconds": round(seconds, 2)}
+    write_results(folder, results, report)
     evaluations.write_metrics(folder, report)
     print(f"checkpoint {predictor.step}: {windows} windows in {seconds:.1f} s, {folder}")
-    print(format_table(report), flush=True)
+    print_report(report)
     return report
 
 
@@ -139,8 +172,29 @@ def check_config(config: ConfigDict) -> None:
     """Raises InputError for what would otherwise come to light after the detector's work."""
     parallel.check_batch_size(config.eval.batch_size)
     detection_limits(config)
+    protocol(config)
     records.load_index(records_folder(config), config.data.eval_split)
     read_annotations(config)
+
+
+def check_tubes(config: ConfigDict, predictor: Predictor) -> None:
+    """Raises InputError for what tubes cannot be made with."""
+    if config.eval.frames != "all":
+        raise InputError(
+            f"eval.tubes: eval.frames is {config.eval.frames!r}; tubes need all frames of a window"
+        )
+    steps = range(1, predictor.num_steps + 1)
+    for step in config.eval.tube_steps:
+        if step not in steps:
+            raise InputError(f"eval.tube_steps: step {step}; the detector has steps {list(steps)}")
+    header = TubeletHeader(
+        classes=predictor.classes,
+        clip_frames=predictor.clip_frames,
+        stride=config.eval.stride,
+        num_steps=predictor.num_steps,
+        num_boxes=1,
+    )
+    check_options(tube_options(config).link, header)
 
 
 def detection_limits(config: ConfigDict) -> DetectionLimits:
@@ -180,16 +234,114 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
     return tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
 
 
-def evaluate_detections(config: ConfigDict, table: epath.PathLike) -> dict[str, Any]:
-    """Frame-mAP of every step from a detections table; "score" is the last step's mean."""
-    report = evaluate_table(
-        read_detections(table),
-        read_annotations(config),
-        config.data.eval_split,
-        iou_threshold=config.eval.iou_threshold,
-        nms_threshold=config.eval.frame_nms,
-    )
+def evaluate_tables(
+    config: ConfigDict, folder: epath.Path
+) -> tuple[list[StepResult], dict[str, str]]:
+    """Every step from the detections table in `folder`, with tubes from the tubelets beside it."""
+    annotations, split = read_annotations(config), config.data.eval_split
+    detections = read_detections(folder / TABLE)
+    results = {
+        step: evaluate_detections(
+            detections, annotations, split, step=step, protocol=protocol(config)
+        )
+        for step in range(1, detections.header.num_steps + 1)
+    }
+    if config.eval.tubes:
+        header = read_tubelet_header(folder / TUBELETS)
+        for step in header.steps:
+            tubes = tubes_of_table(
+                folder / TUBELETS,
+                annotations,
+                split,
+                step=step,
+                protocol=protocol(config),
+                options=tube_options(config),
+            )
+            results[step] = dataclasses.replace(results[step], tubes=tubes)
+    return list(results.values()), detections.header.provenance
+
+
+def evaluate_file(
+    config: ConfigDict, table: epath.PathLike
+) -> tuple[list[StepResult], dict[str, str]]:
+    """Every step of a table of detections or of tubelets; tubes of it if they are wanted."""
+    annotations, split = read_annotations(config), config.data.eval_split
+    options = {"protocol": protocol(config), "tubes": tube_options(config)}
+    if is_tubelet_table(table):
+        if config.eval.inclusive_nms or config.eval.frames != "all":
+            raise InputError(
+                f"{table}: eval.inclusive_nms and eval.frames are not for tubelets; evaluate the "
+                f"table of detections, {TABLE}"
+            )
+        options["limits"] = ClipLimits(
+            score_threshold=config.eval.score_threshold,
+            per_class_top=config.eval.per_class_top,
+            nms_threshold=config.eval.tubelet_nms,
+            top=config.eval.clip_top,
+        )
+        header = read_tubelet_header(table)
+        results = [
+            evaluate_tubelets(table, annotations, split, step=step, **options)
+            for step in header.steps
+        ]
+        return results, header.provenance
+    detections = read_detections(table)
+    last = detections.header.num_steps
+    tube_steps = (config.eval.tube_steps or (last,)) if config.eval.tubes else ()
+    results = []
+    for step in range(1, last + 1):
+        chosen = options if step in tube_steps else {"protocol": options["protocol"]}
+        results.append(evaluate_detections(detections, annotations, split, step=step, **chosen))
+    return results, detections.header.provenance
+
+
+def make_metrics(
+    config: ConfigDict, results: list[StepResult], provenance: dict[str, str]
+) -> dict[str, Any]:
+    """The report for `metrics.json`; "score" is the last step's frame-mAP."""
+    report = make_report(results, ap=config.eval.ap, provenance=provenance)
     return {"score": report["steps"][-1]["mean"], **report}
+
+
+def write_results(folder: epath.Path, results: list[StepResult], report: dict[str, Any]) -> None:
+    """The tubes of the last step that has some, and the report as a table and a page."""
+    with_tubes = [result for result in results if result.tubes]
+    if not with_tubes:
+        return
+    for kind, result in with_tubes[-1].tubes.items():
+        name = "tubes.parquet" if kind == "linked" else f"tubes_{kind}.parquet"
+        write_tubes(folder / name, result.tubes)
+    write_report_table(folder / "report.parquet", report)
+    draw_report(folder / "report.png", report, with_tubes[-1])
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The classes' table, and the paper's where there are tubes."""
+    tubes = any("video" in step for step in report["steps"])
+    text = format_table(report, protocol=not tubes)
+    print(f"{text}\n\n{format_paper_table(report)}" if tubes else text, flush=True)
+
+
+def protocol(config: ConfigDict) -> Protocol:
+    return Protocol(
+        iou_threshold=config.eval.iou_threshold,
+        frame_nms=config.eval.frame_nms,
+        tube_nms=config.eval.tube_nms,
+        thresholds=check_thresholds(config.eval.video_map_thresholds),
+        ap=check_ap_rule(config.eval.ap),
+        frames=check_counted_frames(config.eval.counted_frames),
+    )
+
+
+def tube_options(config: ConfigDict) -> TubeOptions | None:
+    """How tubes are made; None where none are wanted."""
+    if not config.eval.tubes:
+        return None
+    link = config.eval.link.to_dict()
+    for key, means_none in (("global_nms", 0), ("max_gap", -1), ("max_frames", 0)):
+        if link[key] == means_none:
+            link[key] = None
+    return TubeOptions(link=LinkOptions(**link), trim=TrimOptions(**config.eval.trim.to_dict()))
 
 
 def read_annotations(config: ConfigDict) -> Annotations:

@@ -144,4 +144,44 @@ def evaluation() -> dict:
         "clip_top": 200,
         "frame_nms": 0.3,  # 1.0: none
         "iou_threshold": 0.5,
+        "ap": "trapezoid",  # | "voc", for comparison with papers that count so
+        "counted_frames": "all",  # | "annotated", likewise: those without ground truth do not count
+        # Action tubes: tables of tubelets and tubes, video-mAP, a report on one page.
+        "tubes": False,
+        "tube_steps": (),  # steps of the detector whose tubes are made; none given: the last
+        "tube_nms": 0.3,  # iou3dt
+        # Of iou3dt.
+        "video_map_thresholds": (0.05, 0.1, 0.2, 0.3, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85,
+                                 0.9, 0.95),
+        "link": linking(),
+        "trim": trimming(),
+    }  # fmt: skip
+
+
+def linking() -> dict:
+    # Of tubelets into tubes, ACT's rule with STEP's constants.
+    return {
+        "candidate_nms": 0.3,  # mean IoU, in each window and class
+        "candidates": 10,  # survivors of it that are linked
+        "global_nms": 0.0,  # mean IoU over all classes, before; ACT's is .7; 0: none, as STEP
+        "global_top": 300,  # survivors of that
+        "match_iou": 0.2,  # mean IoU over the shared frames, at least
+        "max_gap": -1,  # frames without a match after which a tube ends; -1: K - 1
+        "min_score": 0.01,  # of a tube
+        "min_frames": 15,  # of a tube
+        "max_frames": 0,  # of a tube, to bound memory; 0: no limit
+        "class_scores": False,  # tubes.parquet holds the scores of all classes in each frame
+    }
+
+
+def trimming() -> dict:
+    # Where in a tube the action is. The paper gives no constants; these are our choice.
+    return {
+        # Of a change of the label. Choose one on held-out training videos:
+        # `python -m step_jax.metrics.ucf101_24.choose_trimming`.
+        "penalty": 3.0,
+        "min_run": 10,  # frames
+        "top_frames": 40,  # whose mean is a trimmed tube's score
+        "normalise": False,  # by the tube's maximum, before the labels are chosen
+        "multi_label": False,  # labels are all classes, not the tube's and none
     }

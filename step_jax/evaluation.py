@@ -1,9 +1,10 @@
-"""A detector over batches of windows: the detections table and the numbers made from it."""
+"""A detector over batches of windows: the tables of its detections and of its tubelets."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from step_jax.clip_detections import clip_rows
 from step_jax.detections import DetectionsWriter
 from step_jax.files import not_written
 from step_jax.inference import Predictor, Tubelets
+from step_jax.tubelet_writer import TubeletWriter
 from step_jax.windows import check_frames
 
 
@@ -51,6 +53,8 @@ def write_table(
     stride: int,
     limits: DetectionLimits,
     provenance: Mapping[str, str],
+    tubelets: epath.PathLike | None = None,
+    tubelet_steps: Sequence[int] = (),
 ) -> int:
     """Runs the detector on every window and writes what it finds; returns the number of windows.
 
@@ -60,11 +64,15 @@ def write_table(
       batches: as `input_pipeline.pipeline.eval_batches` makes them, padded with `example_mask`.
       stride: frames between the windows of a video.
       limits: of a clip's detections.
-      provenance: texts for the table's metadata.
+      provenance: texts for the tables' metadata.
+      tubelets: path of another table, of all tubelets of some steps before any threshold; None:
+        there is none.
+      tubelet_steps: which steps; none given: the last.
 
-    Raises InputError where the table cannot be written; then there is none.
+    Raises InputError where a table cannot be written; then there is none.
     """
     windows = 0
+    wanted = tuple(tubelet_steps) or (predictor.num_steps,)
     options = limits.options(predictor.image_size)
     table = DetectionsWriter(
         path,
@@ -76,12 +84,26 @@ def write_table(
         provenance=dict(provenance),
     )
     try:
-        with table as writer:
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(table)
+            raw = None
             for batch, steps in _predicted(predictor, batches):
                 windows += int(batch["example_mask"].sum())
-                for step, tubelets in enumerate(steps, start=1):
-                    rows = _rows(batch, tubelets, step=step, stride=stride, **options)
-                    writer.append(rows)
+                if tubelets is not None and raw is None:
+                    raw = stack.enter_context(
+                        _tubelet_writer(
+                            tubelets,
+                            predictor,
+                            steps[0],
+                            stride=stride,
+                            steps=wanted,
+                            provenance=provenance,
+                        )
+                    )
+                for step, found in enumerate(steps, start=1):
+                    writer.append(_rows(batch, found, step=step, stride=stride, **options))
+                    if raw is not None and step in wanted:
+                        raw.append(_tubelet_rows(batch, found, step=step))
     except OSError as error:
         raise not_written(path, error) from error
     return windows
@@ -118,3 +140,34 @@ def _rows(
         step=step,
         **options,
     )
+
+
+def _tubelet_writer(
+    path: epath.PathLike, predictor: Predictor, found: Tubelets, **options: Any
+) -> TubeletWriter:
+    """For tubelets such as those `found`, which say how many boxes a tubelet has."""
+    return TubeletWriter(
+        path,
+        classes=predictor.classes,
+        clip_frames=predictor.clip_frames,
+        num_steps=predictor.num_steps,
+        num_boxes=found.tubes.shape[2],
+        **options,
+    )
+
+
+def _tubelet_rows(
+    batch: Mapping[str, np.ndarray], tubelets: Tubelets, *, step: int
+) -> dict[str, Any]:
+    """Columns for `TubeletWriter.append`: every proposal of every window."""
+    real = np.asarray(batch["example_mask"])
+    scores, tubes = np.asarray(tubelets.scores)[real], np.asarray(tubelets.tubes)[real]
+    B, M = scores.shape[:2]
+    return {
+        "video": np.repeat(np.asarray(batch["video"], object)[real], M),
+        "start": np.repeat(np.asarray(batch["start"])[real], M),
+        "step": np.full(B * M, step),
+        "proposal": np.tile(np.arange(M), B),
+        "scores": scores.reshape(B * M, -1),
+        "tubes": tubes.reshape(B * M, *tubes.shape[2:]),
+    }

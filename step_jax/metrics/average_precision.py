@@ -16,10 +16,11 @@ AP_RULES = {
 }
 
 
-def check_ap_rule(rule: str) -> None:
-    """Raises InputError for what is not one of AP_RULES."""
+def check_ap_rule(rule: str) -> str:
+    """The rule itself. Raises InputError for what is not one of AP_RULES."""
     if rule not in AP_RULES:
         raise InputError(f"ap {rule!r}: expected one of {', '.join(AP_RULES)}")
+    return rule
 
 
 def average_precision(precision: np.ndarray, recall: np.ndarray, *, rule: str) -> float:

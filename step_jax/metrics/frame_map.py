@@ -163,7 +163,7 @@ def table_report(
     }
 
 
-def format_table(report: dict) -> str:
+def format_table(report: dict, *, protocol: bool = True) -> str:
     """The report of `evaluate_table` as text: one row a class, one column a step."""
     steps = report["steps"]
     width = max(len("localization recall"), *(len(c["class"]) for c in steps[0]["per_class"]))
@@ -174,7 +174,7 @@ def format_table(report: dict) -> str:
         lines.append(f"{row[0]['class']:<{width}}{cells}{row[0]['num_ground_truth']:>9,}")
     for name, key in (("mean", "mean"), ("localization recall", "localization_recall")):
         lines.append(f"{name:<{width}}" + "".join(_percent(step[key]) for step in steps))
-    return "\n".join([*lines, "", report["protocol"]])
+    return "\n".join([*lines, "", report["protocol"]] if protocol else lines)
 
 
 def _protocol(counted: FrameTally, ap: np.ndarray, *, rule: str) -> str:

@@ -28,10 +28,11 @@ HIT, LOCALIZATION, CLASSIFICATION, TIME, OTHER = range(5)
 COUNTED_FRAMES = ("all", "annotated")
 
 
-def check_counted_frames(frames: str) -> None:
-    """Raises InputError for what is not one of COUNTED_FRAMES."""
+def check_counted_frames(frames: str) -> str:
+    """The option itself. Raises InputError for what is not one of COUNTED_FRAMES."""
     if frames not in COUNTED_FRAMES:
-        raise InputError(f"frames {frames!r}: expected one of {', '.join(COUNTED_FRAMES)}")
+        raise InputError(f"counted frames {frames!r}: expected one of {', '.join(COUNTED_FRAMES)}")
+    return frames
 
 
 class FrameTally:

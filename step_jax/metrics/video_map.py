@@ -109,7 +109,7 @@ def video_map(
     Raises InputError for other classes, a video that is not in the split, a frame beyond its
     video's end, a score or box that is not finite, a split without a tube, and unknown options.
     """
-    thresholds = _checked_thresholds(thresholds)
+    thresholds = check_thresholds(thresholds)
     check_ap_rule(ap)
     check_counted_frames(frames)
     videos, num_classes = annotations.split(split), len(annotations.classes)
@@ -142,6 +142,14 @@ def video_map(
         recall=tuple(tuple(curve[1] for curve in row) for row in curves),
         protocol=_protocol(annotations, videos, areas[0], nms_threshold, rule=ap, frames=frames),
     )
+
+
+def check_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Ascending, each once. Raises InputError for what is no overlap."""
+    values = tuple(sorted({float(t) for t in thresholds}))
+    if not values or not 0 < values[0] <= values[-1] <= 1:
+        raise InputError(f"thresholds are {list(thresholds)}; expected numbers above 0, up to 1")
+    return values
 
 
 def _kept(
@@ -184,13 +192,6 @@ def _ground_truth(annotations: Annotations, split: str) -> tuple[TubeBoxes, np.n
         )
     truth = tubes_of_frames([tube.frames for tube in tubes], [tube.boxes for tube in tubes])
     return truth, np.array(cells)
-
-
-def _checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
-    values = tuple(sorted({float(t) for t in thresholds}))
-    if not values or not 0 < values[0] <= values[-1] <= 1:
-        raise InputError(f"thresholds are {list(thresholds)}; expected numbers above 0, up to 1")
-    return values
 
 
 def _checked_videos(tubes: Tubes, annotations: Annotations, split: str) -> np.ndarray:

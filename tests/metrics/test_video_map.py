@@ -250,7 +250,11 @@ TRUTH = [(0, (0,), range(4), [BOX] * 4)]
         (make_tubes([(0, 0, 1, 0, [BOX])], videos=("w",)), {}, "video 'w' .1 such videos"),
         (make_tubes([], classes=("a", "c", "b")), {}, r"classes are \['a', 'c', 'b'\]"),
         (make_tubes([]), {"ap": "coco"}, "ap 'coco': expected one of trapezoid, voc"),
-        (make_tubes([]), {"frames": "some"}, "frames 'some': expected one of all, annotated"),
+        (
+            make_tubes([]),
+            {"frames": "some"},
+            "frames 'some': expected one of all, annot",
+        ),
         (make_tubes([]), {"thresholds": (50,)}, r"thresholds are \[50\]; expected numbers above 0"),
     ],
 )

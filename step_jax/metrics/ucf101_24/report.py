@@ -50,7 +50,7 @@ def make_report(
     report = table_report(
         {result.step: result.frames for result in results},
         ap=ap,
-        num_videos_with_detections=results[-1].num_videos,
+        num_videos_with_detections=max(result.num_videos for result in results),
         provenance=provenance,
     )
     for step, result in zip(report["steps"], results, strict=True):
@@ -143,7 +143,9 @@ class _Row:
 
 
 def _last_video(report: Mapping[str, Any]) -> Mapping[str, Any]:
-    return report["steps"][-1].get("video", {})
+    """Of the last step that has tubes."""
+    found = [step["video"] for step in report["steps"] if "video" in step]
+    return found[-1] if found else {}
 
 
 def _shown_thresholds(report: Mapping[str, Any]) -> list[float]:

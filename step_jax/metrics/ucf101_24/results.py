@@ -84,13 +84,14 @@ def evaluate_tubelets(
 ) -> StepResult:
     """Everything of one step of a tubelet table, which is read once, video by video.
 
-    The order of the videos in the table does not matter. Raises InputError as the readers, the
-    linker and `FrameTally`.
+    Without `tubes` boxes in frames alone. The order of the videos in the table does not matter.
+    Raises InputError as the readers, the linker and `FrameTally`.
     """
-    protocol, limits, tubes = protocol or Protocol(), limits or ClipLimits(), tubes or TubeOptions()
+    protocol, limits = protocol or Protocol(), limits or ClipLimits()
     header = read_tubelet_header(path)
     check_classes(header.classes, annotations)
-    check_options(tubes.link, header)
+    if tubes is not None:
+        check_options(tubes.link, header)
     counted = FrameTally(annotations, split, as_table_header(header), **protocol.frame_options())
     seen: list[str] = []
 
@@ -102,10 +103,12 @@ def evaluate_tubelets(
             yield rows
 
     videos = counting(iter_tubelet_videos(path, step=step))
+    if tubes is None:
+        for _ in videos:
+            pass
+        return StepResult(step, counted, len(seen))
     linked = _link(videos, header, annotations, split, tubes.link)
-    results = _tube_results(
-        linked, annotations, split, header, tubes, protocol, candidates="raw tubelets"
-    )
+    results = _tube_results(linked, annotations, split, header, tubes, protocol)
     return StepResult(step, counted, len(seen), results)
 
 
@@ -139,6 +142,22 @@ def evaluate_detections(
         linked, annotations, split, header, tubes, protocol, candidates=CANDIDATES
     )
     return StepResult(step, counted, num_videos, results)
+
+
+def tubes_of_table(
+    path: str | os.PathLike,
+    annotations: Annotations,
+    split: str,
+    *,
+    step: int,
+    protocol: Protocol | None = None,
+    options: TubeOptions | None = None,
+) -> dict[str, TubeResult]:
+    """The tubes alone of one step of a tubelet table. Errors as for `evaluate_tubelets`."""
+    options = options or TubeOptions()
+    linked = link_table(path, annotations, split, step=step, options=options.link)
+    header = read_tubelet_header(path)
+    return _tube_results(linked, annotations, split, header, options, protocol or Protocol())
 
 
 def link_table(
@@ -192,7 +211,7 @@ def _tube_results(
     options: TubeOptions,
     protocol: Protocol,
     *,
-    candidates: str,
+    candidates: str = "raw tubelets",
 ) -> dict[str, TubeResult]:
     """Video-mAP of the tubes, and of the trimmed ones if they are wanted."""
     made = linking_text(options.link, clip_frames=header.clip_frames, candidates=candidates)
