@@ -39,7 +39,12 @@ class LinkBatch:
 
 
 def make_batch(
-    rows: TubeletRows, windows: LinkWindows, sides: np.ndarray, *, min_score: float
+    rows: TubeletRows,
+    windows: LinkWindows,
+    sides: np.ndarray,
+    *,
+    min_score: float,
+    share: bool | None = None,
 ) -> LinkBatch:
     """The batch of some windows' videos.
 
@@ -48,13 +53,17 @@ def make_batch(
       sides: float32 [V, 2], width and height of each of the rows' videos.
       min_score: of a tube. No mean of scores that are all below it can reach it, so classes that
         are below it throughout a video are left out.
+      share: whether the classes stay together, which needs boxes that they share; None: if they
+        share them and no window is large.
     """
     limits = np.tile(sides, 2).astype(np.float32)[:, None]
     first_row, num_rows = _runs(rows.video)
+    if share is None:
+        share = rows.header.num_boxes == 1 and windows.num_rows.max() <= _MOST_SHARED
     hopeful = np.maximum.reduceat(rows.scores, first_row) >= min_score - _ROUNDING * abs(min_score)
     first_window, num_windows = _runs(windows.video)
     video = windows.video[first_window]
-    if rows.header.num_boxes == 1 and windows.num_rows.max() <= _MOST_SHARED:
+    if share:
         tubes = clipped_pixels(rows.tubes[:, 0], limits[rows.video])
         label = np.tile(np.arange(hopeful.shape[1]), (len(video), 1))
         windows = replace(windows, video=np.repeat(np.arange(len(video)), num_windows))

@@ -8,6 +8,7 @@ docs/tubes.md tells the algorithm and where its constants come from. numpy only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -178,10 +179,9 @@ def _batches(windows: LinkWindows, rows: TubeletRows) -> Iterator[tuple[int, int
     classes, (R, K) = rows.scores.shape[1], rows.tubes.shape[1:3]
     values = windows.num_rows * (R * K + classes) * 4
     batch = (np.cumsum(values) - values) // _BATCH_VALUES
-    first = windows.video[np.flatnonzero(starts_of_runs(batch))]
-    first = np.unique(first)
-    for start, stop in zip(first, [*first[1:], len(rows.videos)], strict=True):
-        yield int(start), int(stop)
+    first = np.unique(windows.video[np.flatnonzero(starts_of_runs(batch))])
+    for start, stop in itertools.pairwise([*first.tolist(), len(rows.videos)]):
+        yield start, stop
 
 
 def _link_batch(
