@@ -59,9 +59,8 @@ class Rows:
         if bad.any():
             row = int(bad.argmax())
             value = self.values[name][row]
-            raise InputError(
-                f"{self.path}:{self.line[row]}: {name} is {value}; expected {expected}"
-            )
+            where = f"{self.path}{self.place}{self.line[row]}"
+            raise InputError(f"{where}: {name} is {value}; expected {expected}")
 
 
 def read_rows(path: str | os.PathLike, layouts: Mapping[int, Sequence[Column]]) -> dict[int, Rows]:
