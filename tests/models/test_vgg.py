@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.models import vgg
+from step_jax.models import platform, vgg
 
 CHANNELS = {  # of each convolution, from the torchvision model's printout
     **{"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv2_2": 128},
@@ -75,6 +75,23 @@ def test_features_are_the_slow_ones():
         expected = slow_forward(params, slow_normalise(clips[0, frame]))
         assert expected.max() > 1
         np.testing.assert_allclose(found[0, frame], expected, rtol=1e-5, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("shape", [(8, 9, 3), (8, 9, 32), (7, 7, 32)])
+def test_every_convolution_is_the_loops(name, shape):
+    """Of few channels, of many, and of small maps, which are computed in other ways."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, *shape)), rng.normal(size=(3, 3, shape[-1], 5))
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+    with platform.assumed(name):
+        found = jax.jit(lambda *arrays: vgg.conv3x3(*arrays))(x, kernel)
+    expected = np.zeros((2, *shape[:2], 5))
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for i, j in np.ndindex(3, 3):
+        shifted = padded[:, i : i + shape[0], j : j + shape[1]]
+        expected += np.tensordot(shifted, kernel[i, j].astype(np.float64), axes=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_parameters_are_those_of_imagenets_model():
