@@ -18,7 +18,7 @@ from step_jax import boxes as box_ops
 from step_jax import parallel, proposals
 from step_jax.checkpoint import Checkpoints
 from step_jax.modality import RGB, Modality
-from step_jax.models.factory import build_detector, check_modality, input_frames
+from step_jax.models.factory import build_detector, input_frames
 from step_jax.models.step import StepDetector
 from step_jax.train_state import init_variables
 from step_jax.train_step import normalise_clips
@@ -214,8 +214,6 @@ def _template(description: str) -> Predictor:
     told = json.loads(description)
     classes = tuple(told["classes"])
     detector = build_detector(num_classes=len(classes), **told["model"])
-    modality = _modality(told)
-    check_modality(detector, modality)
     spec = told["proposals"]
     spec = spec if isinstance(spec, int) else tuple(map(tuple, spec))
     shapes = jax.eval_shape(
@@ -234,7 +232,7 @@ def _template(description: str) -> Predictor:
         fps=told["fps"],
         proposals=spec,
         step=0,
-        modality=modality,
+        modality=_modality(told),
         flow=told.get("flow", ""),
     )
 
