@@ -188,4 +188,7 @@ def full_model(modality: str) -> ConfigDict:
     config.train.batch_size = 4
     config.train.steps = EPOCHS * TRAINING_RECORDS // config.train.batch_size
     config.train.checkpoint_every_steps = 5_000
+
+    config.eval.stride = 1
+    config.eval.tubes = True
     return config

@@ -187,6 +187,8 @@ def test_a_row_is_what_the_guide_says(row):
     assert len(thresholds) == len(lengths)
     is_flat = row == "without_rising_thresholds"
     assert list(thresholds) == sorted(set(thresholds)) or is_flat
+    assert config.eval.tubes
+    assert config.eval.stride == 1
     check_modality(detector, Modality(config.data.modality, config.data.flow_frames))
     LossOptions(**config.loss.to_dict())
 
