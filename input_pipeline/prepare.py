@@ -1,6 +1,7 @@
 """Builds the clip records of a data set.
 
     python -m input_pipeline.prepare --annotations FILE --output DIR [--flow DIR]
+    python -m input_pipeline.prepare ucf101_24 --source DIR --output DIR
 
 Every video is decoded once, by a pool of processes, into a frame store under `DIR/partial-*`; then
 TFDS writes the records from the stores. An interrupted run goes on with the videos that have no
@@ -19,6 +20,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -328,12 +330,16 @@ def _fewest_records(annotations: Annotations, options: RecordOptions) -> int:
 
 
 def main(argv: Sequence[str] | None = None):
-    """The command."""
+    """The command; `ucf101_24` as its first argument is one of its own."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["ucf101_24"]:
+        from input_pipeline import ucf101_24  # which imports this module
+
+        ucf101_24.main(argv[1:])
+        return
     arguments = _parser().parse_args(argv)
     path = pathlib.Path(arguments.annotations)
-    options = RecordOptions(
-        **{name: getattr(arguments, name) for name in RecordOptions.__dataclass_fields__}
-    )
+    options = record_options(arguments)
     annotations = read_native(path)
     built = prepare(
         annotations,
@@ -343,10 +349,11 @@ def main(argv: Sequence[str] | None = None):
         workers=arguments.workers,
         flow=arguments.flow,
     )
-    print(_summary(arguments.output) if built else f"{arguments.output}: up to date")
+    print(summary(arguments.output) if built else f"{arguments.output}: up to date")
 
 
-def _summary(output: str) -> str:
+def summary(output: str | os.PathLike) -> str:
+    """A line for the records of a folder, and one for each split."""
     lines = [f"{output}: built"]
     for name, split in records.load_info(output).splits.items():
         lines.append(
@@ -358,10 +365,19 @@ def _summary(output: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.prepare", description="Build the clip records of a data set."
+        prog="python -m input_pipeline.prepare",
+        description="Build the clip records of a data set.",
+        epilog="From UCF101-24 as downloaded: python -m input_pipeline.prepare ucf101_24 --help",
     )
     parser.add_argument("--annotations", required=True, help="native annotation file (JSON)")
     parser.add_argument("--output", required=True, help="folder of the records")
+    parser.add_argument("--flow", help="folder of flow images, which mirrors the videos")
+    add_record_options(parser)
+    return parser
+
+
+def add_record_options(parser: argparse.ArgumentParser):
+    """Flags of `RecordOptions`, and `--workers`."""
     helps = {
         "core_frames": "most frames of a record's core",
         "halo_before": "frames kept before the core",
@@ -374,9 +390,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in RecordOptions.__dataclass_fields__.items():
         flag = "--" + name
         parser.add_argument(flag, type=int, default=field.default, help=helps[name])
-    parser.add_argument("--flow", help="folder of flow images, which mirrors the videos")
     parser.add_argument("--workers", type=int, default=2, help="processes that decode videos")
-    return parser
+
+
+def record_options(arguments: argparse.Namespace) -> RecordOptions:
+    """What the flags of `add_record_options` say."""
+    return RecordOptions(
+        **{name: getattr(arguments, name) for name in RecordOptions.__dataclass_fields__}
+    )
 
 
 if __name__ == "__main__":
