@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from step_jax.errors import InputError
 from step_jax.flow.brox_energy import linear_system, linearise
 from step_jax.flow.brox_options import BroxOptions
 from step_jax.flow.red_black import solve
@@ -42,6 +43,9 @@ class BroxFlow:
         )
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        height, width = first.shape[1:]
+        if min(height, width) < 2:
+            raise InputError(f"frames are {width}x{height} pixels; Brox flow needs 2x2 at least")
         starts = range(0, len(first), self.batch)
         return np.concatenate([self._batch(first[s:], second[s:]) for s in starts])
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,7 +158,7 @@ class _Progress:
         self._bar.update(frames - shown)
         if isinstance(result, str):
             self._summary.failed.append(result)
-            self._bar.write(f"failed: {result}")
+            self._bar.write(f"failed: {result}", file=sys.stderr)
         else:
             self._summary.videos += 1
             self._summary.frames += frames

@@ -19,7 +19,13 @@ class OpenCVFlow:
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         # No flow is handed in, because OpenCV would take it as the start.
         pairs = zip(first, second, strict=True)
-        return np.stack([self._algorithm.calc(*pair, None) for pair in pairs])
+        try:
+            return np.stack([self._algorithm.calc(*pair, None) for pair in pairs])
+        except cv2.error as error:
+            raise InputError(
+                f"OpenCV cannot compute the flow of frames of {first.shape[2]}x{first.shape[1]} "
+                f"pixels: {error.err}"
+            ) from error
 
     def parameters(self) -> dict[str, float]:
         """What the algorithm's getters say, by their names."""

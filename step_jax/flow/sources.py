@@ -44,9 +44,9 @@ def find_sources(path: str | os.PathLike, *, output: str | os.PathLike) -> list[
             f"{path}: has neither folders of images nor video files "
             f"({' '.join(VIDEO_SUFFIXES)}) below it"
         )
-    if found[0].path == path:
-        found[0] = Source(path, path.resolve().name or "flow")
     _check_names(found)
+    if found[0].path == path:
+        return [Source(path, path.resolve().name)]
     return sorted(found, key=lambda source: source.name)
 
 
@@ -83,6 +83,6 @@ def _check_names(sources: list[Source]) -> None:
 
 def _clash(one: Source, other: Source) -> InputError:
     return InputError(
-        f"{one.path} and {other.path}: their flow would go to the same folder, {one.name}; rename "
-        "or move one"
+        f"{one.path} and {other.path}: the flow of both would go to the same folder; rename or "
+        "move one"
     )

@@ -9,28 +9,16 @@ from step_jax.flow import decode_flow, flow_images, make_estimator
 from step_jax.flow.methods import encoded_flows
 
 
-def textured(size=(60, 80), seed=0):
-    noise = np.random.default_rng(seed).uniform(0, 255, size).astype(np.float32)
-    image = cv2.GaussianBlur(noise, (0, 0), 2)
-    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    return np.repeat(image[..., None], 3, axis=-1)
-
-
-def moving(count, step=2):
-    """Frames whose content goes `step` px to the right from one to the next."""
-    return [np.roll(textured(), step * number, axis=1) for number in range(count)]
-
-
 def pairs_at_once(batch):
     return dataclasses.replace(make_estimator("dis"), batch=batch)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_as_many_images_as_frames(count, batch):
+def test_as_many_images_as_frames(moving, count, batch):
     images = list(encoded_flows(moving(count), pairs_at_once(batch)))
     assert len(images) == count
-    assert all(image.shape == (60, 80, 3) and image.dtype == np.uint8 for image in images)
+    assert all(image.shape == (48, 64, 3) and image.dtype == np.uint8 for image in images)
     if count > 1:
         np.testing.assert_array_equal(images[-1], images[-2])
 
@@ -39,25 +27,26 @@ def test_no_frame_no_image():
     assert list(flow_images([], method="dis")) == []
 
 
-def test_a_single_frame_has_zero_flow():
+def test_a_single_frame_has_zero_flow(moving):
     (image,) = flow_images(moving(1), method="dis")
     assert (image == 128).all()
 
 
-def test_flow_goes_from_a_frame_to_the_next():
-    frames = [textured(), np.roll(textured(), 3, axis=1), np.roll(textured(), 1, axis=1)]
+def test_flow_goes_from_a_frame_to_the_next(moving):
+    (start,) = moving(1)
+    frames = [start, np.roll(start, 3, axis=1), np.roll(start, 1, axis=1)]
     flows = [decode_flow(image)[10:-10, 10:-10] for image in flow_images(frames, method="dis")]
     assert np.median(flows[0][..., 0]) == pytest.approx(3, abs=0.1)
     assert np.median(flows[1][..., 0]) == pytest.approx(-2, abs=0.1)
     assert np.median(flows[0][..., 1]) == pytest.approx(0, abs=0.1)
 
 
-def test_batches_do_not_matter():
+def test_batches_do_not_matter(moving):
     one = list(flow_images(moving(6), method="dis"))
     np.testing.assert_array_equal(list(encoded_flows(moving(6), pairs_at_once(4))), one)
 
 
-def test_frames_are_read_as_images_are_taken():
+def test_frames_are_read_as_images_are_taken(moving):
     taken = []
 
     def frames():
@@ -70,10 +59,15 @@ def test_frames_are_read_as_images_are_taken():
     assert len(taken) == 3
 
 
-def test_frames_of_two_sizes():
-    frames = [textured(), textured((60, 70))]
-    with pytest.raises(InputError, match="frame 1 is 70x60 pixels, those before it are 80x60"):
+def test_frames_of_two_sizes(moving):
+    frames = moving(1) + moving(1, width=70)
+    with pytest.raises(InputError, match="frame 1 is 70x48 pixels, those before it are 64x48"):
         list(flow_images(frames, method="dis"))
+
+
+def test_frames_too_small_for_opencv(moving):
+    with pytest.raises(InputError, match="6x4 pixels"):
+        list(flow_images(moving(2, height=4, width=6), method="dis"))
 
 
 @pytest.mark.parametrize(
