@@ -22,6 +22,7 @@ import tqdm
 
 from input_pipeline.contact_sheet import write_contact_sheet
 from step_jax.annotations import Annotations, Tube, Video
+from step_jax.annotations.corners import doubt_corner_base
 from step_jax.annotations.native import find_problems
 from step_jax.cli import run_command
 from step_jax.errors import InputError
@@ -77,6 +78,8 @@ def check_annotations(annotations: Annotations) -> list[Problem]:
     problems += _missing_classes(annotations)
     problems += _shared_files(annotations)
     problems += _suspected_index_base(annotations)
+    if doubt := doubt_corner_base(annotations):
+        problems.append(_warning(f"{doubt}; convert the file again if it was converted"))
     return problems
 
 
@@ -127,7 +130,8 @@ def _outside(where: str, tube: Tube, video: Video) -> list[Problem]:
     reaching = np.flatnonzero(excess > 0)
     if not len(reaching):
         return []
-    hint = "; do they count pixels from 1?" if excess.max() == 1 else ""
+    by_one = excess.max() == 1
+    hint = "; do they count pixels from 1?" if by_one and (high > size).any() else ""
     text = f"{where}: {_boxes(tube, reaching)} reach out of {image} by up to {excess.max():g} px"
     return [_warning(text + hint)]
 

@@ -174,3 +174,14 @@ def test_the_contact_sheet_needs_videos(validated, tmp_path):
     with pytest.raises(InputError, match="no tube's video can be read"):
         validated(lose, *options)
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_corners_that_all_count_from_1_are_a_warning(validated):
+    def shift(file, a, b):
+        a["tubes"] = [tube(box=(1, 1, WIDTH, HEIGHT))]
+        b["tubes"] = [tube(box=(5, 5, 9, 9), classes=["run"])]
+
+    status, lines = validated(shift, "--no_videos")
+    assert status == 0
+    [problem] = problems(lines)
+    assert "the corners seem to count from 1" in problem
