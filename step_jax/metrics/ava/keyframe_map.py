@@ -106,7 +106,7 @@ def ava_map(
         ground_truth_rows=truth_rows,
         detection_rows=found_rows,
         remarks=_remarks(labels, detections),
-        protocol=_protocol_line(protocol, exclusions, ap),
+        protocol=_protocol_line(protocol, exclusions, labels, ap),
         options=protocol,
     )
 
@@ -163,7 +163,8 @@ def _dropped(boxes: KeyframeBoxes, bad: np.ndarray, reason: str, rows: dict) -> 
 
 def _remarks(labels: AvaLabels, detections: AvaDetections) -> dict[str, int]:
     """What a user wants to know: a wrong file may look so."""
-    unknown = np.array([name not in set(labels.videos) for name in detections.videos], bool)
+    known = set(labels.videos)
+    unknown = np.array([name not in known for name in detections.videos], bool)
     seconds, boxes = detections.timestamp, detections.boxes
     outside = (seconds < FIRST_KEYFRAME) | (seconds > LAST_KEYFRAME)
     beyond = (boxes.min(axis=1, initial=0) < 0) | (boxes.max(axis=1, initial=1) > 1)
@@ -188,9 +189,19 @@ def _ap(hits: np.ndarray, num_ground_truth: int) -> float:
     return voc_ap(*precision_recall(hits, num_ground_truth)) if num_ground_truth else np.nan
 
 
-def _protocol_line(protocol: Protocol, exclusions: Keyframes | None, ap: np.ndarray) -> str:
-    num_excluded = None if exclusions is None else len(exclusions)
+def _protocol_line(
+    protocol: Protocol, exclusions: Keyframes | None, labels: AvaLabels, ap: np.ndarray
+) -> str:
+    if exclusions is None:
+        excluded = "no exclusion list given"
+    else:
+        # A list of another split shows by this.
+        videos = set(labels.videos)
+        known = np.array([name in videos for name in exclusions.videos], bool)
+        count, listed = int(known[exclusions.video].sum()), len(exclusions)
+        others = "" if count == listed else f" (the list has {listed:,}, of other videos too)"
+        excluded = f"{count:,} excluded keyframes dropped{others}"
     return (
-        f"AVA frame-mAP@{IOU_THRESHOLD:g}, {protocol.describe(num_excluded=num_excluded)}, "
+        f"AVA frame-mAP@{IOU_THRESHOLD:g}, {protocol.describe(excluded=excluded)}, "
         f"mean over {np.count_nonzero(~np.isnan(ap))} of {len(ap)} classes"
     )

@@ -32,17 +32,12 @@ class Protocol:
         names = (name for name, protocol in PROTOCOLS.items() if protocol == self)
         return next(names, "custom")
 
-    def describe(self, *, num_excluded: int | None) -> str:
+    def describe(self, *, excluded: str) -> str:
         """One line, to print beside the number.
 
-        num_excluded: keyframes of the exclusion list; None where none was given.
+        excluded: what became of the excluded keyframes if they are dropped.
         """
-        if not self.drop_excluded:
-            excluded = "excluded keyframes counted"
-        elif num_excluded is None:
-            excluded = "no exclusion list given"
-        else:
-            excluded = f"{num_excluded:,} excluded keyframes dropped"
+        excluded = excluded if self.drop_excluded else "excluded keyframes counted"
         unlisted = "ignored" if self.ignore_unlisted else "false positives"
         limit = "all rows" if self.limit is None else f"the best {self.limit} rows"
         return (

@@ -316,7 +316,10 @@ def test_what_was_dropped_is_counted(tmp_path):
     found = [f"{A},12,.5", f"{A},2,.5", f"{KEYFRAMES[1]},12,.5", "w,0902,0,0,1,1,12,.4"]
     found += ["v,0902,.5,.1,.5,.9,12,.9", "v,1900,-.1,0,1,1,12,.1"]
     rows = read(
-        tmp_path, truth=f"{A},12\n{A},2\n", found="\n".join(found), excluded="v,0903\nv,0904\n"
+        tmp_path,
+        truth=f"{A},12\n{A},2\n",
+        found="\n".join(found),
+        excluded="v,0903\nv,0904\nu,0904",
     )
     result = ava_map(*rows[:2], label_map([11, 12]), exclusions=rows[2])
     assert result.ground_truth_rows == {
@@ -335,8 +338,11 @@ def test_what_was_dropped_is_counted(tmp_path):
         "counted, on keyframes without ground truth": 2,
     }
     assert list(result.remarks.values()) == [1, 1, 1]
-    assert "protocol 2018: 2 excluded keyframes dropped" in result.protocol
+    dropped = "2 excluded keyframes dropped (the list has 3, of other videos too)"
+    assert f"protocol 2018: {dropped}," in result.protocol
     assert "mean over 1 of 2 classes" in result.protocol
+    without = ava_map(*rows[:2], label_map([11, 12]))
+    assert "no exclusion list given" in without.protocol
 
 
 @pytest.mark.parametrize(
