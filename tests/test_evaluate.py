@@ -19,6 +19,8 @@ from step_jax.errors import InputError
 from step_jax.inference import Tubelets
 from step_jax.modality import RGB
 from step_jax.train_state import create_train_state
+from step_jax.tube_table import read_tubes
+from step_jax.tubelet_table import read_tubelets
 
 LAST = tiny_run.STEPS
 STRIDE = tiny_run.OVERRIDES["eval.stride"]
@@ -171,6 +173,103 @@ def test_frames_that_are_not_known_are_noticed_before_the_work(squares, tmp_path
     config = tiny_run.config(squares, eval__frames="first")
     with pytest.raises(InputError, match=r"eval\.frames 'first': expected one of all, middle"):
         evaluate.evaluate_checkpoint(config, tmp_path, types.SimpleNamespace(step=3))
+    assert not (tmp_path / "eval").exists()
+
+
+# --- a detector whose tubes are asked for ---------------------------------------------------------
+
+
+class FollowingPredictor(KeyframePredictor):
+    """Sees the bright square in each frame; its first step is half as sure and a little off."""
+
+    num_steps = 2
+
+    def __call__(self, clips):
+        boxes = np.array([[square(frame) for frame in clip] for clip in clips], np.float32)
+        goes_left = boxes[:, 0, 0] > boxes[:, 1, 0]
+        scores = np.where(goes_left[:, None, None], [[[0.9, 0.2]]], [[[0.2, 0.9]]])
+        tubes = boxes[:, None, None] / tiny_run.SIDE
+        first = Tubelets((scores / 2).astype(np.float32), tubes + np.float32(0.1), None)
+        return [first, Tubelets(scores.astype(np.float32), tubes, None)]
+
+
+def tubes_config(squares, **changes):
+    """Windows of 4 frames at stride 1 of videos of 9 and 5 frames."""
+    values = {"eval__tubes": True, "eval__stride": 1, "eval__link__min_frames": 5, **changes}
+    return tiny_run.config(squares, **values)
+
+
+def test_tubes_and_the_papers_table(squares, tmp_path, capsys):
+    config = tubes_config(squares, eval__trim__min_run=3)
+    report = evaluate.evaluate_checkpoint(config, tmp_path, FollowingPredictor())
+    folder = tmp_path / "eval" / "test" / "1"
+    assert {path.name for path in folder.iterdir()} == {
+        "detections.parquet", "tubelets.parquet", "tubes.parquet", "tubes_trimmed.parquet",
+        "metrics.json", "report.parquet", "report.png",
+    }  # fmt: skip
+    rows = read_tubelets(folder / "tubelets.parquet")
+    assert rows.header.steps == (2,)
+    windows = [(v, start) for v, frames in (("c", 9), ("d", 5)) for start in range(frames - 3)]
+    names = np.array(rows.videos)[rows.video]
+    assert sorted(zip(names, rows.start, strict=True)) == windows
+
+    assert report["score"] == report["steps"][1]["mean"] == 100
+    assert "video" not in report["steps"][0]
+    for kind in ("linked", "trimmed"):
+        assert set(report["steps"][1]["video"][kind]["mean"].values()) == {100.0}
+    assert report["steps"][1]["video"]["linked"]["mean_50_95"] == 100
+    assert "of 5 frames or more" in report["steps"][1]["video"]["linked"]["made"]
+    assert len(read_tubes(folder / "tubes.parquet")) == 4  # of each video one for each class
+    output = capsys.readouterr().out
+    assert "step 2, trimmed" in output
+    assert ".5:.95" in output
+    told = json.loads((folder / "metrics.json").read_text())
+    assert told["steps"] == report["steps"]
+
+
+def test_tubes_again_from_either_table(run_program, squares, finished_run, tmp_path):
+    """Without the model, and equal; the detections hold all there is of so simple a detector."""
+    config = tubes_config(squares)
+    evaluate.evaluate_checkpoint(config, tmp_path, FollowingPredictor())
+    folder = tmp_path / "eval" / "test" / "1"
+    expected = json.loads((folder / "metrics.json").read_text())["steps"]
+    for video in expected[1]["video"].values():
+        assert video.pop("made").startswith("from raw tubelets:")
+    flags = ["--config.eval.tubes", "--config.eval.stride=1", "--config.eval.link.min_frames=5"]
+    for table, steps, source in (
+        ("tubelets", expected[1:], "from raw tubelets:"),
+        ("detections", expected, "from a detections table (candidates are only those above"),
+    ):
+        (tmp_path / table).mkdir()
+        shutil.move(folder / f"{table}.parquet", tmp_path / table / "table.parquet")
+        where = f"--detections={tmp_path / table / 'table.parquet'}"
+        assert run_program("evaluate", f"--workdir={finished_run}", where, *flags)[0] == 0
+        found = json.loads((tmp_path / table / "metrics.json").read_text())["steps"]
+        made = [video.pop("made") for step in found for video in step.get("video", {}).values()]
+        assert all(text.startswith(source) for text in made)
+        assert found == steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval__stride": 4}, "windows of 4 frames every 4 frames share none"),
+        ({"eval__frames": "middle"}, "eval.tubes: eval.frames is 'middle'; tubes need all frames"),
+        ({"eval__tube_steps": (3,)}, r"tube_steps: step 3; the detector has steps \[1, 2\]"),
+        ({"eval__link__match_iou": 2.0}, "match_iou is 2.0; expected 0 to 1"),
+        ({"eval__trim__penalty": -2.0}, "penalty is -2.0; expected a number of 0 or more"),
+        ({"eval__ap": "coco"}, "ap 'coco': expected one of trapezoid, voc"),
+        ({"eval__counted_frames": "some"}, "counted frames 'some': expected one of all, annotated"),
+        ({"eval__video_map_thresholds": (50.0,)}, r"thresholds are \[50.0\]; expected"),
+    ],
+)
+def test_what_tubes_cannot_be_made_with_is_noticed_before_the_work(
+    squares, tmp_path, changes, message
+):
+    with pytest.raises(InputError, match=message):
+        evaluate.evaluate_checkpoint(
+            tubes_config(squares, **changes), tmp_path, FollowingPredictor()
+        )
     assert not (tmp_path / "eval").exists()
 
 

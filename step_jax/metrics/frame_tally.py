@@ -69,7 +69,8 @@ class FrameTally:
         self._truth_cells = np.unique(self._truth.cells(self._num_classes))
         self._truth_videos = np.unique(self._video_class(self._truth))
         self._covered = np.zeros(len(self._truth.frame), bool)
-        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._parts: list[tuple[np.ndarray, ...]] = [_no_detections()]
+        self._ranked: list[np.ndarray] | None = None
 
     def add(self, found: FrameBoxes) -> None:
         """Counts the boxes of whole videos, before the NMS of the frames.
@@ -90,14 +91,13 @@ class FrameTally:
         kind = self._kinds(found, detection, box, iou)
         columns = found.frame.astype(np.int32), found.label.astype(np.int16), found.score
         self._parts.append((*columns, kind))
+        self._ranked = None
 
     def ranked(self) -> list[np.ndarray]:
         """For each class what became of its detections, best first: HIT or an error, `[n]`."""
-        frame, label, score, kind = map(np.concatenate, zip(*self._parts, strict=True))
-        if (frame[1:] < frame[:-1]).any():
-            order = np.argsort(frame, kind="stable")
-            label, score, kind = label[order], score[order], kind[order]
-        return [kind[rows] for rows in ranking(label, score, num_classes=self._num_classes)]
+        if self._ranked is None:
+            self._ranked = self._rank()
+        return self._ranked
 
     @property
     def num_ground_truth(self) -> np.ndarray:
@@ -130,6 +130,13 @@ class FrameTally:
     @property
     def _num_classes(self) -> int:
         return len(self.annotations.classes)
+
+    def _rank(self) -> list[np.ndarray]:
+        frame, label, score, kind = map(np.concatenate, zip(*self._parts, strict=True))
+        if (frame[1:] < frame[:-1]).any():
+            order = np.argsort(frame, kind="stable")
+            label, score, kind = label[order], score[order], kind[order]
+        return [kind[rows] for rows in ranking(label, score, num_classes=self._num_classes)]
 
     def _count_frames(self, counted: np.ndarray) -> int:
         return np.count_nonzero(counted & (self._annotated | (self.frames == "all")))
@@ -167,6 +174,11 @@ def tally(blocks: Iterable[FrameBoxes], *arguments, **options) -> FrameTally:
     for block in blocks:
         result.add(block)
     return result
+
+
+def _no_detections() -> tuple[np.ndarray, ...]:
+    """Frames, labels, scores and kinds of which there are none."""
+    return tuple(np.zeros(0, kind) for kind in (np.int32, np.int16, np.float32, np.int8))
 
 
 def _is_in(values: np.ndarray, among: np.ndarray) -> np.ndarray:

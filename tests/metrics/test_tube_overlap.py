@@ -2,26 +2,10 @@
 
 import numpy as np
 import pytest
-from made_up import make_tubes
+from made_up import make_tubes, slow_iou3dt
 
 from step_jax.metrics import tube_overlap
 from step_jax.metrics.tube_overlap import detected_tubes, iou3dt, tube_nms, tubes_of_frames
-
-
-def box_iou_by_hand(a, b):
-    width = max(0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
-    height = max(0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
-    areas = [(c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b)]
-    return width * height / (sum(areas) - width * height)
-
-
-def slow_iou3dt(a, b):
-    """Of two {frame: box}; also used by the tests of video-mAP."""
-    common = sorted(a.keys() & b.keys())
-    if not common:
-        return 0.0
-    mean = sum(box_iou_by_hand(a[f], b[f]) for f in common) / len(common)
-    return mean * len(common) / len(a.keys() | b.keys())
 
 
 @pytest.fixture(scope="module")

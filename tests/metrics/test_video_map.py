@@ -4,8 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from made_up import make_annotations, make_tubes, truth_as_tubes
-from test_tube_overlap import slow_iou3dt
+from made_up import make_annotations, make_tubes, slow_iou3dt, truth_as_tubes
 
 from step_jax.annotations import Annotations, Tube, Video
 from step_jax.errors import InputError

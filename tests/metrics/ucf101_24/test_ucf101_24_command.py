@@ -1,0 +1,153 @@
+"""The commands on files alone: what they print and write, without JAX."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from made_up import make_annotations, make_tubelets, truth_as_tubelets
+from PIL import Image
+
+from step_jax.annotations import write_native
+from step_jax.metrics.ucf101_24 import __main__ as command
+from step_jax.metrics.ucf101_24 import link as link_command
+from step_jax.tube_table import read_tubes
+from step_jax.tubelet_writer import write_tubelets
+
+# Imports what it is told with the names given first made unimportable, then runs it as a program.
+BLOCKED = """
+import runpy, sys
+for name in ("jax", "jaxlib", "flax", "optax", "orbax", "tensorflow", "ml_collections", "cv2"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The ground truth as a table of two steps, of which the first finds one actor of two."""
+    box = np.array([4, 4, 30, 40])
+    annotations = make_annotations(
+        [
+            (0, (0,), range(20), box + np.arange(20)[:, None]),
+            (1, (1,), range(24), [box] * 24),
+        ],
+        classes=("walk", "run"),
+        num_frames=(20, 24),
+    )
+    write_native(tmp_path / "a.json", annotations)
+    rows = truth_as_tubelets(annotations)
+    both = [
+        (v, s, p, scores, tube * 64, step)
+        for step in (1, 2)
+        for v, s, p, scores, tube in zip(
+            rows.video, rows.start, rows.proposal, rows.scores, rows.tubes, strict=True
+        )
+        if step == 2 or v == 0
+    ]
+    write_tubelets(tmp_path / "t.parquet", make_tubelets(both, classes=("walk", "run")))
+    return tmp_path
+
+
+def arguments(files, *more):
+    fixed = {"annotations": "a.json", "detections": "t.parquet", "output": "out.json"}
+    return [f"--{name}={files / value}" for name, value in fixed.items()] + list(more)
+
+
+def run(monkeypatch, module, *told):
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, told)])
+    module.main()
+
+
+def test_everything(files, monkeypatch, capsys):
+    outputs = {name: files / name for name in ("r.parquet", "page.png", "tubes.parquet")}
+    run(
+        monkeypatch,
+        command,
+        *arguments(files, "--step", "1", "2", "--trim_penalty=2"),
+        *(f"--parquet={outputs['r.parquet']}", f"--page={outputs['page.png']}"),
+        f"--tubes={outputs['tubes.parquet']}",
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["frame-mAP", "video-mAP"]
+    assert lines[1].split() == ["@0.5", ".05", ".1", ".2", ".3", ".5", ".75", ".5:.95"]
+    assert lines[2].split() == ["step", "1"] + ["50.00"] * 8
+    assert lines[3].split() == ["step", "1,", "trimmed"] + ["50.00"] * 8
+    assert lines[4].split() == ["step", "2"] + ["100.00"] * 8
+    text = "\n".join(lines)
+    for part in ("frame-mAP@0.5, ACT protocol", "video-mAP, ACT protocol", "linked tubes: from raw",
+                 "penalty 2.0", "missed 0.00"):  # fmt: skip
+        assert part in text
+
+    report = json.loads((files / "out.json").read_text())
+    assert [step["mean"] for step in report["steps"]] == [50, 100]
+    video = report["steps"][0]["video"]["linked"]
+    assert video["per_class"][1]["ap"]["0.5"] == 0
+    assert video["per_class"][0]["num_true_positives"]["0.95"] == 1
+    table = pq.read_table(outputs["r.parquet"])
+    assert len(table) == 2 * (2 + 2 * 14 * 2)
+    assert b"ACT protocol" in table.schema.metadata[b"protocol"]
+    chosen = [r for r in table.to_pylist() if r["metric"] == "frame" and r["class"] == "run"]
+    assert [r["missed"] for r in chosen] == [100, 0]
+    assert Image.open(outputs["page.png"]).size == (1240, 1753)
+    assert len(read_tubes(outputs["tubes.parquet"])) == 2
+
+
+def test_without_jax(files):
+    """Nor anything else that training needs; the page needs matplotlib."""
+    told = arguments(files, "--trim_penalty=2", f"--page={files / 'page.png'}")
+    program = [sys.executable, "-c", BLOCKED, "step_jax.metrics.ucf101_24"]
+    done = subprocess.run([*program, *told], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "step 2, trimmed" in done.stdout
+    program[-1] += ".link"
+    done = subprocess.run([*program, *told[:-2]], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wrote 2 tubes of 2 videos" in done.stdout
+
+
+def test_link(files, monkeypatch, capsys):
+    run(monkeypatch, link_command, *arguments(files, "--step=1", "--min_frames=4"))
+    tubes = read_tubes(files / "out.json")
+    assert (len(tubes), tubes.videos[tubes.video[0]]) == (1, "v0")
+    assert tubes.provenance["step"] == "1"
+    assert tubes.provenance["link.min_frames"] == "4"
+    assert "wrote 1 tubes of 1 videos" in capsys.readouterr().out
+    run(
+        monkeypatch,
+        link_command,
+        *arguments(files, "--trim_penalty=1", "--trim_multi_label", "--trim_min_run=3"),
+    )
+    tubes = read_tubes(files / "out.json")
+    assert tubes.provenance["trim.multi_label"] == "True"
+    assert tubes.class_scores is not None
+
+
+def test_chosen_videos_and_thresholds(files, monkeypatch, capsys):
+    with pytest.raises(ValueError, match=r"of video 'v1' .* not among the 1 videos"):
+        run(monkeypatch, command, *arguments(files, "--videos=v0"))
+    run(monkeypatch, command, *arguments(files, "--thresholds", "0.4", "--ap=voc"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["@0.5", ".4", ".5:.95"]
+    assert lines[2].split() == ["step", "2", "100.00", "100.00", "-"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--step=3"], r"step 3: the table has steps \[1, 2\]"),
+        (["--split=dev"], "no split 'dev'; the splits are: 'test'"),
+        (["--annotations=pyannot.pkl"], "pyannot.pkl: expected a native annotation file"),
+        (["--match_iou=2"], "match_iou is 2.0; expected 0 to 1"),
+        (["--trim_penalty=-1"], "penalty is -1.0"),
+        (["--thresholds=20"], r"thresholds are \[20.0\]"),
+        (["--detections=gone.parquet"], "gone.parquet"),
+    ],
+)
+def test_bad_input(files, monkeypatch, more, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        run(monkeypatch, command, *arguments(files, *more))
+    assert not (files / "out.json").exists()
