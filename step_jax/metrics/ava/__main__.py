@@ -9,6 +9,7 @@ from step_jax.annotations.ava_csv import read_keyframes, read_labels
 from step_jax.annotations.ava_labels import read_label_map
 from step_jax.ava_table import read_ava_detections
 from step_jax.cli import run_command
+from step_jax.errors import InputError
 from step_jax.files import write_json
 from step_jax.metrics.ava.keyframe_map import ava_map
 from step_jax.metrics.ava.protocol import PROTOCOLS, Protocol
@@ -21,13 +22,12 @@ def main():
     exclusions = read_keyframes(arguments.exclusions) if arguments.exclusions else None
     label_map = read_label_map(arguments.label_map)
     labels = read_labels(arguments.ground_truth)
-    result = ava_map(
-        labels,
-        read_ava_detections(arguments.detections),
-        label_map,
-        exclusions=exclusions,
-        protocol=protocol,
-    )
+    detections = read_ava_detections(arguments.detections)
+    try:
+        result = ava_map(labels, detections, label_map, exclusions=exclusions, protocol=protocol)
+    except InputError as error:
+        files = ", ".join([arguments.ground_truth, *arguments.detections])
+        raise InputError(f"{files}: {error}") from error
     print(as_text(result))
     if exclusions is not None and not protocol.drop_excluded:
         print(f"note: protocol {protocol.name} has no exclusions, {arguments.exclusions} is unused")

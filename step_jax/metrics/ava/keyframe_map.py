@@ -75,23 +75,9 @@ def ava_map(
     """
     num_classes = len(label_map)
     excluded = exclusions if protocol.drop_excluded and exclusions is not None else _NO_KEYFRAMES
-    count, numbers = number_keyframes([labels, labels.empty, detections, excluded])
-    is_excluded, is_listed = np.zeros(count, bool), np.zeros(count, bool)
-    is_excluded[numbers[3]] = True
-    is_listed[numbers[0]] = is_listed[numbers[1]] = True
-
-    truth = KeyframeBoxes(numbers[0], label_map.classes(labels.action_id), labels.boxes)
-    truth, truth_rows = _true_boxes(truth, is_excluded)
-    found = KeyframeBoxes(
-        numbers[2], label_map.classes(detections.action_id), detections.boxes, detections.score
+    truth, truth_rows, found, found_rows = _what_counts(
+        labels, detections, label_map, excluded, protocol
     )
-    found, found_rows = _found_boxes(found, is_excluded, is_listed, protocol)
-    has_truth = np.zeros(count, bool)
-    has_truth[truth.keyframe] = True
-    found_rows["counted, on keyframes without ground truth"] = int(
-        (~has_truth[found.keyframe]).sum()
-    )
-
     hit = true_positives(found, truth, num_classes=num_classes, iou_threshold=IOU_THRESHOLD)
     hits = _ranked_hits(found, hit, num_classes)
     num_ground_truth = np.bincount(truth.label, minlength=num_classes)
@@ -112,6 +98,32 @@ def ava_map(
 
 
 _NO_KEYFRAMES = Keyframes((), np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+
+def _what_counts(
+    labels: AvaLabels,
+    detections: AvaDetections,
+    label_map: LabelMap,
+    excluded: Keyframes,
+    protocol: Protocol,
+) -> tuple[KeyframeBoxes, dict[str, int], KeyframeBoxes, dict[str, int]]:
+    """Ground truth and detections that count, and what became of the rows of each."""
+    count, numbers = number_keyframes([labels, labels.empty, detections, excluded])
+    is_excluded, is_listed = np.zeros(count, bool), np.zeros(count, bool)
+    is_excluded[numbers[3]] = True
+    is_listed[numbers[0]] = is_listed[numbers[1]] = True
+
+    truth = KeyframeBoxes(numbers[0], label_map.classes(labels.action_id), labels.boxes)
+    truth, truth_rows = _true_boxes(truth, is_excluded)
+    found = KeyframeBoxes(
+        numbers[2], label_map.classes(detections.action_id), detections.boxes, detections.score
+    )
+    found, found_rows = _found_boxes(found, is_excluded, is_listed, protocol)
+    has_truth = np.zeros(count, bool)
+    has_truth[truth.keyframe] = True
+    alone = np.count_nonzero(~has_truth[found.keyframe])
+    found_rows["counted, on keyframes without ground truth"] = int(alone)
+    return truth, truth_rows, found, found_rows
 
 
 def _true_boxes(truth: KeyframeBoxes, is_excluded: np.ndarray) -> tuple[KeyframeBoxes, dict]:

@@ -102,7 +102,7 @@ def test_options(files, monkeypatch, capsys, flags, name, expected):
     ("name", "text", "message"),
     [
         ("det.csv", "v,0902,.1,.1,.5,.9,12\nv,0902,.1\n", "det.csv:2: 3 columns"),
-        ("gt.csv", "", "no ground truth is left"),
+        ("gt.csv", "", "det.csv: no ground truth is left"),
         ("gt.csv", "v,0902,.1,.1,1.5,.9,12\n", "gt.csv:1: x2 is 1.5"),
         ("excluded.csv", "v\n", "excluded.csv:1: 1 column"),
         ("map.pbtxt", 'item { name: "stand" }', "entry 'stand' has no id"),
