@@ -419,6 +419,30 @@ def test_numbers_that_mean_nothing(squares, key):
         train.check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("early", r"the records hold no flow.*'early': build them with --flow"),
+        ("both", r"data\.modality is 'both'; expected one of rgb, flow, early"),
+    ],
+)
+def test_a_modality_without_its_records_is_noticed_before_training(
+    squares, tmp_path, name, message
+):
+    with pytest.raises(InputError, match=message):
+        train.train(tiny_run.config(squares, data__modality=name), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_of_other_channels_is_noticed_before_training(squares, tmp_path):
+    config = tiny_run.config(squares, model__backbone="vgg16")
+    with config.unlocked():
+        config.model.backbone_options = {"channels": 18}
+    with pytest.raises(InputError, match="'rgb' gives clips of 3 channels, the backbone reads 18"):
+        train.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_wrong_groups_are_noticed_before_training(squares, cheap, tmp_path):
     config = tiny_run.config(squares, optimizer__groups=(("kernel", 0.5), ("box*", 1.0)))
     with pytest.raises(InputError, match="'bias' is in none of them"):
