@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from step_jax.annotations.foreign import UNASSIGNED, Source, check_class, naming, whole
+from step_jax.annotations.mat_file import read_mat_variable
 from step_jax.annotations.model import Annotations, Tube, Video
 from step_jax.annotations.pyannot import corners_of_sizes
 from step_jax.annotations.video_names import check_video_name
@@ -32,12 +33,11 @@ def read_final_annots(path: str | os.PathLike, *, source: Source | None = None) 
     Raises InputError naming the file, the video and the tube.
     """
     path, source = pathlib.Path(path), source or Source()
-    records = _structs(_load(path), _VIDEO_FIELDS, f"{path}: annot")
+    records = _structs(read_mat_variable(path, "annot"), _VIDEO_FIELDS, f"{path}: annot")
     videos = []
     for number, record in enumerate(records):
-        where = f"{path}: annot {number + 1}"
-        with naming(where, _KIND):
-            name = _text(record["name"])
+        with naming(f"{path}: annot {number + 1}", _KIND):
+            name = record["name"]
             check_video_name(name)
         with naming(f"{path}: video {name!r}", _KIND):
             videos.append(_video(name, record, source))
@@ -45,34 +45,14 @@ def read_final_annots(path: str | os.PathLike, *, source: Source | None = None) 
         return Annotations(source.name, source.classes, videos, path.parent)
 
 
-def _load(path: pathlib.Path) -> Any:
-    import scipy.io  # takes a quarter of a second, for one format
-
-    try:
-        with path.open("rb") as file:
-            content = scipy.io.loadmat(file, variable_names=["annot"])
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except NotImplementedError as error:
-        raise InputError(
-            f"{path}: is a MATLAB 7.3 file; save it again with save('-v7', ...)"
-        ) from error
-    except Exception as error:  # a damaged file raises anything at all
-        raise InputError(f"{path}: is not a MATLAB file, or a damaged one: {error!r}") from error
-    if "annot" not in content:
-        raise InputError(f"{path}: is not {_KIND}: it has no variable 'annot'")
-    return content["annot"]
-
-
-def _structs(array: Any, fields: tuple[str, ...], where: str) -> np.ndarray:
-    """The elements of a struct array. MATLAB's objects and functions are arrays of other fields."""
-    names = getattr(getattr(array, "dtype", None), "names", None) or ()
-    if not set(fields) <= set(names):
+def _structs(value: Any, fields: tuple[str, ...], where: str) -> list[dict[str, Any]]:
+    """The elements of a struct array that has these fields."""
+    if not (isinstance(value, list) and all(set(fields) <= set(record) for record in value)):
         raise InputError(f"{where}: expected a struct array with the fields {', '.join(fields)}")
-    return array.reshape(-1)
+    return value
 
 
-def _video(name: str, record: np.void, source: Source) -> Video:
+def _video(name: str, record: dict[str, Any], source: Source) -> Video:
     num_frames = _number(record["num_imgs"], "num_imgs")
     tubes = []
     for number, tube in enumerate(_structs(record["tubes"], _TUBE_FIELDS, "tubes")):
@@ -81,7 +61,7 @@ def _video(name: str, record: np.void, source: Source) -> Video:
     return Video(name, name, UNASSIGNED, source.fps, num_frames, source.width, source.height, tubes)
 
 
-def _tube(record: np.void, name: str, classes: tuple[str, ...]) -> Tube:
+def _tube(record: dict[str, Any], name: str, classes: tuple[str, ...]) -> Tube:
     first, last = _number(record["sf"], "sf"), _number(record["ef"], "ef")
     label = _number(record["class"], "class") - 1
     boxes = _numeric(record["boxes"], "boxes")
@@ -103,14 +83,6 @@ def _number(value: Any, what: str) -> int:
 
 
 def _numeric(value: Any, what: str) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "uif":
-        raise InputError(f"{what} is of type {array.dtype}; expected numbers")
-    return array
-
-
-def _text(value: Any) -> str:
-    array = np.asarray(value)
-    if array.dtype.kind != "U" or array.size != 1:
-        raise InputError(f"name is of type {array.dtype}, shape {array.shape}; expected a text")
-    return str(array.item())
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{what} is {type(value).__name__}; expected numbers")
+    return value

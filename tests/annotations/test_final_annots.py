@@ -61,8 +61,7 @@ def test_numbers_are_cast_before_anything_is_added(read):
         ({"class": np.uint8([[7]])}, "label 6 is Fencing, but the video is"),
         ({"class": np.uint8([[0]])}, "label -1 is no class"),
         ({"sf": np.zeros((0, 0))}, r"sf has shape \(0, 0\); expected one number"),
-        ({"sf": "text"}, "sf is of type <U4; expected numbers"),
-        ({"boxes": np.array([[1j] * 4] * 2)}, "boxes is of type complex128"),
+        ({"sf": "text"}, "sf is str; expected numbers"),
     ],
 )
 def test_a_wrong_tube_is_an_error_that_names_its_video(read, changes, message):
@@ -75,7 +74,7 @@ def test_a_wrong_tube_is_an_error_that_names_its_video(read, changes, message):
     ("annot", "message"),
     [
         (video(name="../up"), "annot 1: video '../up': expected a name like"),
-        (video(name=np.uint8([[1]])), "name is of type uint8"),
+        (video(name=np.uint8([[1]])), r"annot 1: video array\(.*expected a name like"),
         (video(tubes=np.zeros((0, 0))), "tubes: expected a struct array with the fields sf, ef"),
         (np.zeros((2, 2)), "annot: expected a struct array with the fields num_imgs"),
         (np.concatenate([video(), video()], axis=1), f"video id '{NAME}' occurs twice"),
@@ -99,5 +98,5 @@ def test_other_files_are_input_errors(read, tmp_path):
 
 
 def test_a_file_with_a_function_in_it_runs_nothing(read):
-    with pytest.raises(InputError, match="expected a struct array"):
+    with pytest.raises(InputError, match="holds a cell array; expected structs"):
         read(video(tubes=np.array([["system('touch x')"]], object)))
