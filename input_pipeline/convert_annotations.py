@@ -101,7 +101,7 @@ def with_lists(
 ) -> tuple[Annotations, list[str]]:
     """Splits by list files, if any are given or the annotations have no splits of their own.
 
-    Returns the annotations and a line for each list with videos that were never annotated.
+    Returns the annotations and a line for each list with videos that they lack.
     """
     files = {name: file for name, file in (("train", train), ("test", test)) if file is not None}
     if not files and is_assigned(annotations):
@@ -111,8 +111,8 @@ def with_lists(
     for name, file in files.items():
         if unknown := unknown_names(annotations, lists[name]):
             notes.append(
-                f"{file}: {len(unknown)} videos have no annotation and are left out, such as "
-                f"{unknown[0]!r}"
+                f"{file}: {len(unknown)} of the videos listed are not among the annotations read "
+                f"and are left out, such as {unknown[0]!r}"
             )
     return assign_splits(annotations, **lists), notes
 

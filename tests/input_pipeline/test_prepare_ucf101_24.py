@@ -162,7 +162,7 @@ def test_lists_given_come_first_and_then_the_files_own(read, source):
     other.write_text(f"{TRAIN}.avi 6\r\nDiving/v_Diving_g09_c09.avi 6\r\n")
     found, printed = read("--split_file", str(other))
     assert found.video(TRAIN).split == "test"
-    assert f"{other}: 1 videos have no annotation and are left out" in printed
+    assert f"{other}: 1 of the videos listed are not among the annotations" in printed
     with pytest.raises(InputError, match=r"has no testlist02\.txt"):
         read("--split", "2")
     (source / "testlist02.txt").write_text(HELD_OUT)
