@@ -1,5 +1,8 @@
 """The UCF101-24 rows: what each says, their sizes, and small training steps of each input."""
 
+import pathlib
+import re
+
 import jax
 import minute
 import numpy as np
@@ -191,6 +194,12 @@ def test_a_row_is_what_the_guide_says(row):
     assert config.eval.stride == 1
     check_modality(detector, Modality(config.data.modality, config.data.flow_frames))
     LossOptions(**config.loss.to_dict())
+
+
+def test_the_guide_has_every_row():
+    guide = pathlib.Path(__file__).parents[2] / "docs" / "ucf101_24.md"
+    named = set(re.findall(r"`(\w+)`", guide.read_text(encoding="utf-8")))
+    assert set(ucf101_24.ROWS) <= named
 
 
 def changed(row):
