@@ -101,7 +101,7 @@ def test_a_damaged_file_is_an_input_error_or_other_data(save, compressed):
     path = save(value, do_compression=compressed)
     good, chance = path.read_bytes(), random.Random(0)
     errors = 0
-    for _ in range(600):
+    for _ in range(150):
         data = bytearray(good)
         for _ in range(chance.randint(1, 3)):
             data[chance.randrange(124, len(data))] = chance.randrange(256)
@@ -110,4 +110,4 @@ def test_a_damaged_file_is_an_input_error_or_other_data(save, compressed):
             read_mat_variable(path, "annot")
             errors -= 1
         errors += 1
-    assert errors > 300
+    assert errors > 75
