@@ -64,6 +64,7 @@ def ranking(labels: np.ndarray, scores: np.ndarray, *, num_classes: int) -> list
     Equal scores keep their order: the boxes of a tubelet share one score, and an unstable or a
     reversed ascending sort moves a class by points.
     """
-    order = np.lexsort((-scores, labels))
+    by_class = np.argsort(labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=num_classes))
-    return np.split(order, ends[:-1])
+    classes = np.split(by_class, ends[:-1])
+    return [rows[np.argsort(-scores[rows], kind="stable")] for rows in classes]

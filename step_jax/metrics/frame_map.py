@@ -26,6 +26,8 @@ from step_jax.metrics.frame_boxes import detected_boxes
 from step_jax.metrics.frame_errors import ERRORS, FrameErrors, errors_of
 from step_jax.metrics.frame_tally import HIT, FrameTally, tally
 
+_NAMED = 6  # classes without ground truth that a protocol names
+
 
 @dataclass(frozen=True, eq=False)
 class FrameMap:
@@ -190,7 +192,9 @@ def _protocol(counted: FrameTally, ap: np.ndarray, *, rule: str) -> str:
 def classes_text(classes: Sequence[str], ap: np.ndarray) -> str:
     """Over which classes the mean is, for a protocol; NaN marks those without ground truth."""
     absent = [name for name, value in zip(classes, ap, strict=True) if np.isnan(value)]
-    left_out = f" (no ground truth: {', '.join(absent)})" if absent else ""
+    names = ", ".join(absent[:_NAMED])
+    others = f" and {len(absent) - _NAMED} others" if len(absent) > _NAMED else ""
+    left_out = f" (no ground truth: {names}{others})" if absent else ""
     return f"mean over {len(classes) - len(absent)} of {len(classes)} classes{left_out}"
 
 

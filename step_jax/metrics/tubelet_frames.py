@@ -72,17 +72,20 @@ def _block(
     K = rows.header.clip_frames
     clips = np.cumsum(starts_of_runs(first[video] + rows.start))
     found = clip_detections(rows.scores, rows.tubes, clips=clips, **limits)
-    frame = rows.start[found.tubelet, None] + np.arange(K)
     own = video[found.tubelet]
-    row, offset = np.nonzero(frame < num_frames[own, None])
-    boxes = FrameBoxes(
-        frame=(first[own, None] + frame)[row, offset],
-        label=found.label[row],
-        boxes=found.boxes[row, offset] * sides[own[row]],
-        score=found.score[row],
-    )
+    frame = rows.start[found.tubelet, None] + np.arange(K)
+    inside = np.flatnonzero(frame < num_frames[own, None])  # of a window longer than its video
+    frame = (first[own, None] + frame).ravel()
+    cells = frame[inside] * len(rows.header.classes) + found.label[inside // K]
     # Equal scores stay in the order of windows and proposals, which they are in.
-    return boxes.take(np.lexsort((-boxes.score, boxes.cells(len(rows.header.classes)))))
+    order = inside[np.lexsort((-found.score[inside // K], cells))]
+    pair = order // K
+    return FrameBoxes(
+        frame=frame[order],
+        label=found.label[pair],
+        boxes=found.boxes.reshape(-1, 4)[order] * sides[own[pair]],
+        score=found.score[pair],
+    )
 
 
 def _blocks(video: np.ndarray) -> Iterator[slice]:

@@ -28,6 +28,8 @@ _LINE_IN = 0.145  # of the small print
 _SMALL = 6.5
 _SHOWN = (0.2, 0.5)  # thresholds of the classes' video-AP
 _CURVE_POINTS = 400
+_MAX_BAR_IN, _MAX_PANEL_IN = 0.3, 2.0
+_LEGEND_IN = 0.17  # below the bars
 
 _AP_COLOR = class_colors(7)[3] / 255
 _ERROR_COLORS = {
@@ -42,7 +44,7 @@ _FRAME_COLOR = class_colors(7)[6] / 255
 
 
 def draw_report(path: str | os.PathLike, report: Mapping[str, Any], result: StepResult) -> None:
-    """Draws a page of a report with the classes of one of its steps.
+    """Draws a page of a report, with the classes of one of its steps that have ground truth.
 
     Args:
       path: of the PNG, A4 at 150 dpi.
@@ -55,14 +57,15 @@ def draw_report(path: str | os.PathLike, report: Mapping[str, Any], result: Step
     FigureCanvasAgg(figure)
     top = _headline(figure, report, result.step)
     step = next(one for one in report["steps"] if one["step"] == result.step)
-    classes = [item["class"] for item in step["per_class"]]
-    bars, curves = _split_rest(top, len(classes))
-    _draw_bars(figure, step, top=bars[0], bottom=bars[1])
+    labels = [c for c, item in enumerate(step["per_class"]) if item["ap"] is not None]
+    bars, curves = _split_rest(top, len(labels))
+    _draw_bars(figure, step, labels, top=bars[0], bottom=bars[1])
     kind, tubes = list(result.tubes.items())[-1] if result.tubes else ("", None)
     _draw_curves(
         figure,
         map_of(result.frames),
         tubes and tubes.video_map,
+        labels,
         kind=kind,
         top=curves[0],
         bottom=curves[1],
@@ -88,40 +91,54 @@ def _headline(figure: Figure, report: Mapping[str, Any], step: int) -> float:
 
 
 def _write(figure: Figure, text: str, y_in: float, **options: Any) -> None:
-    figure.text(_MARGIN_IN / _WIDTH_IN, y_in / _HEIGHT_IN, text, va="top", **options)
+    figure.text(_MARGIN_IN / _WIDTH_IN, y_in / _HEIGHT_IN, _plain(text), va="top", **options)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib takes for no formula."""
+    return text.replace("$", r"\$")
 
 
 def _write_lines(
     figure: Figure, lines: Sequence[str], y_in: float, *, line: float = _LINE_IN, **options: Any
 ) -> float:
     for text in lines:
-        _write(figure, text.replace("$", r"\$"), y_in, **options)
+        _write(figure, text, y_in, **options)
         y_in -= line
     return y_in
 
 
 def _split_rest(top: float, num_classes: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(top, bottom) of the bars and of the curves, shares of the page's height."""
-    bottom = _MARGIN_IN / _HEIGHT_IN
-    share = min(0.3 + 0.006 * num_classes, 0.5)
-    middle = top - (top - bottom) * share
-    return (top - 0.03, middle), (middle - 0.065, bottom + 0.012)
+    """(top, bottom) of the bars and of the curves, shares of the page's height.
+
+    They fill the page, unless the classes are so few that bars and panels would be huge.
+    """
+    bottom = _MARGIN_IN / _HEIGHT_IN + 0.012
+    share = min(0.25 + 0.0105 * num_classes, 0.5)
+    bars = min((top - bottom) * share, num_classes * _MAX_BAR_IN / _HEIGHT_IN + 0.03)
+    middle = top - bars
+    rows = math.ceil(num_classes / _columns(num_classes))
+    curves = min(middle - 0.065 - bottom, rows * _MAX_PANEL_IN / _HEIGHT_IN)
+    return (top - 0.03, middle), (middle - 0.065, middle - 0.065 - curves)
 
 
 # --- bars -----------------------------------------------------------------------------------------
 
 
-def _draw_bars(figure: Figure, step: Mapping[str, Any], *, top: float, bottom: float) -> None:
+def _draw_bars(
+    figure: Figure, step: Mapping[str, Any], labels: Sequence[int], *, top: float, bottom: float
+) -> None:
     left, right = 1.35 / _WIDTH_IN, 1 - _MARGIN_IN / _WIDTH_IN
     videos = step.get("video", {})
     width = (right - left) * (0.6 if videos else 1)
     frame = figure.add_axes((left, bottom, width, top - bottom))
-    _error_bars(frame, step["per_class"])
+    _error_bars(frame, [step["per_class"][label] for label in labels])
     if videos:
         start = left + width + 0.025
         axes = figure.add_axes((start, bottom, right - start, top - bottom), sharey=frame)
         kind, video = list(videos.items())[-1]
-        _video_bars(axes, video["per_class"], title=f"video-AP, {kind} tubes, %")
+        classes = [video["per_class"][label] for label in labels]
+        _video_bars(axes, classes, title=f"video-AP, {kind} tubes, %")
 
 
 def _error_bars(axes: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
@@ -129,23 +146,21 @@ def _error_bars(axes: Axes, classes: Sequence[Mapping[str, Any]]) -> None:
     rows = np.arange(len(classes))
     start = np.zeros(len(classes))
     # By the trapezoid rule, whatever the table's: that one and the errors are 100 together.
-    found = [100 - sum(e for e in i["errors"].values()) if i["ap"] is not None else 0
-             for i in classes]  # fmt: skip
+    found = [100 - sum(item["errors"].values()) for item in classes]
     parts = [("AP", found, _AP_COLOR)]
     parts += [(e, [item["errors"][e] for item in classes], _ERROR_COLORS[e]) for e in ERRORS]
     for name, values, color in parts:
-        values = np.array([value or 0.0 for value in values])
         axes.barh(rows, values, left=start, height=0.8, color=color, label=name)
         start += values
-    for row, item in enumerate(classes):
-        text = "no ground truth" if item["ap"] is None else f"{found[row]:.1f}"
-        ink = "white" if found[row] >= 12 else "black"
-        axes.text(0.8, row, text, va="center", fontsize=_class_size(len(classes)), color=ink)
-    axes.set_yticks(rows, [item["class"] for item in classes])
+    for row, ap in enumerate(found):
+        ink = "white" if ap >= 12 else "black"
+        size = _class_size(len(classes))
+        axes.text(0.8, row, f"{ap:.1f}", va="center", fontsize=size, color=ink)
+    axes.set_yticks(rows, [_plain(item["class"]) for item in classes])
     _finish_bars(axes, len(classes), title="frame-AP and what is lost, %")
     axes.legend(
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.045),
+        bbox_to_anchor=(0.5, _legend_place(axes)),
         ncols=6,
         fontsize=_SMALL,
         frameon=False,
@@ -160,14 +175,18 @@ def _video_bars(axes: Axes, classes: Sequence[Mapping[str, Any]], *, title: str)
     shades = [0.45, 1.0][-len(keys) :]
     height = 0.8 / len(keys)
     for number, (key, shade) in enumerate(zip(keys, shades, strict=True)):
-        values = [item["ap"][key] or 0.0 for item in classes]
+        values = [item["ap"][key] for item in classes]
         color = 1 - shade * (1 - _VIDEO_COLOR)
         place = rows + (number - (len(keys) - 1) / 2) * height
         axes.barh(place, values, height=height, color=color, label=f"iou3dt {float(key):g}")
     axes.tick_params(labelleft=False)
     _finish_bars(axes, len(classes), title=title)
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.045), ncols=2, fontsize=_SMALL, frameon=False
+        loc="upper center",
+        bbox_to_anchor=(0.5, _legend_place(axes)),
+        ncols=2,
+        fontsize=_SMALL,
+        frameon=False,
     )
 
 
@@ -182,9 +201,14 @@ def _finish_bars(axes: Axes, count: int, *, title: str) -> None:
     axes.grid(axis="x", alpha=0.3)
 
 
+def _legend_place(axes: Axes) -> float:
+    """Where the legend begins, in heights of the panel."""
+    return -_LEGEND_IN / (axes.get_position().height * _HEIGHT_IN)
+
+
 def _class_size(count: int) -> float:
     """Points of the classes' names: smaller where there are many."""
-    return float(np.clip(180 / count, 3, 7))
+    return float(np.clip(270 / count, 3.5, 7))
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -194,14 +218,15 @@ def _draw_curves(
     figure: Figure,
     frames: FrameMap,
     videos: VideoMap | None,
+    labels: Sequence[int],
     *,
     kind: str,
     top: float,
     bottom: float,
 ) -> None:
     """A small panel a class: precision over recall of boxes in frames, and of tubes."""
-    count = len(frames.classes)
-    columns = max(6, math.ceil(math.sqrt(count * 1.6)) if count > 24 else 6)
+    count = len(labels)
+    columns = _columns(count)
     left, right = _MARGIN_IN / _WIDTH_IN + 0.02, 1 - _MARGIN_IN / _WIDTH_IN
     grid = figure.add_gridspec(
         math.ceil(count / columns),
@@ -220,9 +245,13 @@ def _draw_curves(
     for number, (text, color) in enumerate(titles):
         x = left - 0.02 + (0, 0.21, 0.36)[number]
         figure.text(x, top + 0.018, text, fontsize=9, fontweight="bold", color=color)
-    for label in range(count):
-        axes = figure.add_subplot(grid[label // columns, label % columns])
-        _panel(axes, frames, videos, label, first=label % columns == 0, columns=columns)
+    for place, label in enumerate(labels):
+        axes = figure.add_subplot(grid[place // columns, place % columns])
+        _panel(axes, frames, videos, label, first=place % columns == 0, columns=columns)
+
+
+def _columns(num_classes: int) -> int:
+    return math.ceil(math.sqrt(num_classes * 1.6)) if num_classes > 24 else min(num_classes, 6)
 
 
 def _panel(
@@ -235,7 +264,7 @@ def _panel(
     _curve(axes, frames.precision[label], frames.recall[label], _FRAME_COLOR)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.04)
-    axes.set_title(frames.classes[label], fontsize=size + 0.5, pad=2)
+    axes.set_title(_plain(frames.classes[label]), fontsize=size + 0.5, pad=2)
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"], fontsize=size)
     axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"] if first else ["", "", ""], fontsize=size)
     axes.tick_params(length=1.5, pad=1)

@@ -13,9 +13,11 @@ from step_jax.visualize.colors import class_colors
 
 
 def evaluated(tmp_path, *, num_classes, tubes):
-    """The ground truth of two videos, as many classes, most of them without any."""
+    """The ground truth: a tube of each of so many classes but the last, which is not drawn."""
     classes = tuple(f"$class_{label}$" for label in range(num_classes))
-    truth = [(v, (v,), range(20), [[4, 4, 30, 40]] * 20) for v in range(2)]
+    truth = [
+        (0, (c,), range(20), [[c % 30, 4, 30 + c % 30, 40]] * 20) for c in range(num_classes - 1)
+    ]
     annotations = make_annotations(truth, classes=classes, num_frames=(20, 20))
     write_tubelets(tmp_path / "t.parquet", truth_as_tubelets(annotations))
     result = evaluate_tubelets(tmp_path / "t.parquet", annotations, "test", step=1, tubes=tubes)

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from step_jax.annotations import Annotations, read_native, select_videos
+from step_jax.annotations.pyannot import read_pyannot
+from step_jax.annotations.splits import assign_splits, read_video_list
 from step_jax.cli import run_command
 from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
@@ -39,7 +41,7 @@ from step_jax.tubelet_table import is_tubelet_table, read_tubelet_header
 
 def main():
     arguments = _parser().parse_args()
-    annotations = read_annotations(arguments.annotations)
+    annotations = read_annotations(arguments.annotations, arguments.split_file)
     annotations = select_videos(annotations, arguments.videos, split=arguments.split)
     results, provenance = evaluate_table(arguments, annotations)
     report = make_report(results, ap=arguments.ap, provenance=provenance)
@@ -86,11 +88,19 @@ def evaluate_table(
     return results, header.provenance
 
 
-def read_annotations(path: str) -> Annotations:
-    """Native JSON. Raises InputError for another kind of file, and says how to convert it."""
-    if pathlib.Path(path).suffix in (".pkl", ".mat"):
+def read_annotations(path: str, split_file: str | None = None) -> Annotations:
+    """Native JSON, or `pyannot.pkl` with a list of its test videos.
+
+    Raises InputError for another kind of file, and as the readers.
+    """
+    suffix = pathlib.Path(path).suffix
+    if suffix == ".pkl":
+        annotations = read_pyannot(path)
+        test = read_video_list(split_file) if split_file else None
+        return assign_splits(annotations, test=test) if test else annotations
+    if suffix == ".mat":
         raise InputError(
-            f"{path}: expected a native annotation file (JSON); make one by "
+            f"{path}: expected native annotations (JSON) or pyannot.pkl; convert it by "
             "`python -m input_pipeline.convert_annotations`"
         )
     return read_native(path)
@@ -121,7 +131,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m step_jax.metrics.ucf101_24",
         description="Frame- and video-mAP of a table of tubelets or detections.",
     )
-    parser.add_argument("--annotations", required=True, help="native annotation file (JSON)")
+    parser.add_argument("--annotations", required=True, help="native JSON, or pyannot.pkl")
+    parser.add_argument("--split_file", help="list of the test videos, for pyannot.pkl")
     parser.add_argument("--detections", required=True, help="table of tubelets or detections")
     parser.add_argument("--output", required=True, help="JSON file for the numbers")
     parser.add_argument("--parquet", help="Parquet file for the numbers of each class")

@@ -21,7 +21,8 @@ def main():
         prog="python -m step_jax.metrics.ucf101_24.link",
         description="Links tubelets into action tubes, and trims them if a penalty is given.",
     )
-    parser.add_argument("--annotations", required=True, help="native annotation file (JSON)")
+    parser.add_argument("--annotations", required=True, help="native JSON, or pyannot.pkl")
+    parser.add_argument("--split_file", help="list of the test videos, for pyannot.pkl")
     parser.add_argument("--detections", required=True, help="table of tubelets")
     parser.add_argument("--output", required=True, help="Parquet file for the tubes")
     parser.add_argument("--split", default="test", help="of the annotations (test)")
@@ -32,7 +33,7 @@ def main():
     arguments = parser.parse_args()
 
     header = read_tubelet_header(arguments.detections)
-    annotations = read_annotations(arguments.annotations)
+    annotations = read_annotations(arguments.annotations, arguments.split_file)
     annotations = select_videos(annotations, arguments.videos, split=arguments.split)
     step = max(header.steps) if arguments.step is None else arguments.step
     options = TubeOptions(

@@ -1,6 +1,8 @@
 """The commands on files alone: what they print and write, without JAX."""
 
+import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 
@@ -126,6 +128,26 @@ def test_link(files, monkeypatch, capsys):
     assert tubes.class_scores is not None
 
 
+def test_pyannot_and_a_list_of_its_test_videos(tmp_path, monkeypatch, capsys):
+    """Ten frames of one video of UCF101-24's first class; the other video is for training."""
+    box = np.array([[10, 20, 30, 40]] * 10)
+    names = [f"Basketball/v_Basketball_g0{group}_c01" for group in (1, 2)]
+    tube = {"label": 0, "sf": 0, "ef": 10, "boxes": box}
+    video = {"label": 0, "numf": 10, "annotations": [tube]}
+    (tmp_path / "pyannot.pkl").write_bytes(pickle.dumps(dict.fromkeys(names, video)))
+    (tmp_path / "testlist.txt").write_text(names[0])
+    files = f"--annotations={tmp_path / 'pyannot.pkl'}", f"--split_file={tmp_path / 'testlist.txt'}"
+    annotations = command.read_annotations(tmp_path / "pyannot.pkl", tmp_path / "testlist.txt")
+    rows = truth_as_tubelets(annotations)
+    sides = np.float32([320, 240, 320, 240])
+    tubes = rows.tubes * rows.tubes.dtype.type(320) / sides
+    write_tubelets(tmp_path / "t.parquet", dataclasses.replace(rows, tubes=tubes))
+    told = f"--detections={tmp_path / 't.parquet'}", f"--output={tmp_path / 'out.json'}"
+    run(monkeypatch, command, *files, *told, "--min_frames=10")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["step", "1"] + ["100.00"] * 8
+
+
 def test_chosen_videos_and_thresholds(files, monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"of video 'v1' .* not among the 1 videos"):
         run(monkeypatch, command, *arguments(files, "--videos=v0"))
@@ -140,7 +162,7 @@ def test_chosen_videos_and_thresholds(files, monkeypatch, capsys):
     [
         (["--step=3"], r"step 3: the table has steps \[1, 2\]"),
         (["--split=dev"], "no split 'dev'; the splits are: 'test'"),
-        (["--annotations=pyannot.pkl"], "pyannot.pkl: expected a native annotation file"),
+        (["--annotations=finalAnnots.mat"], "finalAnnots.mat: expected native annotations"),
         (["--match_iou=2"], "match_iou is 2.0; expected 0 to 1"),
         (["--trim_penalty=-1"], "penalty is -1.0"),
         (["--thresholds=20"], r"thresholds are \[20.0\]"),
