@@ -165,6 +165,7 @@ def full_model(modality: str) -> ConfigDict:
     config.data.modality = modality
     config.data.image_size = 400
     config.data.fps = 25.0
+    config.data.max_tubes = 8  # split 1 has at most 7 in any 42 frames
     if modality == "flow":
         config.augment.photometric = 0.0  # there are no colours
 

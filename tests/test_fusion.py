@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -225,6 +226,14 @@ def test_memory_is_that_of_a_video(tmp_path, monkeypatch):
     monkeypatch.setattr(fusion, "iter_tubelet_videos", watched)
     fused(tmp_path, tubelets(0), tubelets(1))
     assert open_videos == ["A.parquet", "B.parquet"] * len(VIDEOS)
+
+
+def test_fusing_and_drawing_tubes_need_no_jax():
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['jax', 'flax', 'tensorflow'])); "
+        "import step_jax.fusion, step_jax.visualize.tubes"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_union_of_one_step(tmp_path):
