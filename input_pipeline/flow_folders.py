@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from step_jax import video as videos
 from step_jax.annotations import Annotations, Video
@@ -18,8 +19,10 @@ from step_jax.errors import InputError
 TOLD = "flow.json"  # what `python -m step_jax.flow` says of its images
 
 
-def flow_name(root: str | os.PathLike) -> str:
-    """How the flow was computed: the method that `flow.json` tells, else the folder's name.
+def describe_flow(root: str | os.PathLike) -> dict[str, Any]:
+    """How the flow was computed: what `flow.json` tells, else the folder's name as its "method".
+
+    Versions of programs are left out: the same flow may come of two.
 
     Raises InputError for a folder that is not there, or a `flow.json` that tells no method.
     """
@@ -28,9 +31,10 @@ def flow_name(root: str | os.PathLike) -> str:
         raise InputError(f"--flow {root}: no such folder; `python -m step_jax.flow` makes one")
     path = root / TOLD
     if not path.exists():
-        return root.resolve().name
+        return {"method": root.resolve().name}
     try:
-        method = json.loads(path.read_text(encoding="utf-8"))["method"]
+        told = json.loads(path.read_text(encoding="utf-8"))
+        method = told["method"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: tells no method ({error!r}); expected JSON with a key 'method', or no such "
@@ -38,7 +42,7 @@ def flow_name(root: str | os.PathLike) -> str:
         ) from error
     if not isinstance(method, str) or not method:
         raise InputError(f"{path}: method is {method!r}; expected a name, e.g. 'brox'")
-    return method
+    return {key: value for key, value in told.items() if key != "versions"}
 
 
 def find_flow(root: str | os.PathLike, annotations: Annotations) -> dict[str, pathlib.Path]:

@@ -23,12 +23,13 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from input_pipeline import flow_folders, records
+from input_pipeline import flow_folders, records, ucf101_24
 from input_pipeline.decoding import frame_progress, open_flow_store, open_store, store_frames
 from input_pipeline.frame_store import FrameStore
 from step_jax import cli
-from step_jax.annotations import Annotations, Video, read_native
+from step_jax.annotations import Annotations, Video, read_native, write_native
 from step_jax.errors import InputError
 
 
@@ -87,8 +88,8 @@ def prepare(
     options = options or RecordOptions()
     output = pathlib.Path(output)
     _check_annotations(annotations, options)
-    flow_name = "" if flow is None else flow_folders.flow_name(flow)
-    digest = records_digest(annotations, options, flow=flow_name)
+    told = None if flow is None else flow_folders.describe_flow(flow)
+    digest = records_digest(annotations, options, flow=told)
     if _is_up_to_date(output, digest, annotations):
         return False
     _check_videos(annotations)
@@ -104,22 +105,26 @@ def prepare(
             jpeg_quality=options.jpeg_quality,
             flow=images,
         )
-        sources = _Sources(annotations, partial, annotations_file, flow_name, images)
+        sources = _Sources(
+            annotations, partial, annotations_file, told["method"] if told else "", images
+        )
         _write_records(sources, output, options, digest)
         for leftover in output.glob("partial-*"):
             shutil.rmtree(leftover)
     return True
 
 
-def records_digest(annotations: Annotations, options: RecordOptions, *, flow: str = "") -> str:
+def records_digest(
+    annotations: Annotations, options: RecordOptions, *, flow: Mapping[str, Any] | None = None
+) -> str:
     """SHA-256 of everything that the records are made from, but for the pixels.
 
-    flow: how it was computed; "" where there is none.
+    flow: how it was computed (`flow_folders.describe_flow`); None where there is none.
     """
     digest = hashlib.sha256()
     header = {"name": annotations.name, "classes": annotations.classes, **vars(options)}
-    if flow:
-        header["flow"] = flow
+    if flow is not None:
+        header["flow"] = dict(flow)
     else:
         del header["flow_frames"]  # as it was before records could hold flow
     digest.update(json.dumps(header).encode())
@@ -333,9 +338,7 @@ def main(argv: Sequence[str] | None = None):
     """The command; `ucf101_24` as its first argument is one of its own."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["ucf101_24"]:
-        from input_pipeline import ucf101_24  # which imports this module
-
-        ucf101_24.main(argv[1:])
+        _prepare_ucf101_24(argv[1:])
         return
     arguments = _parser().parse_args(argv)
     path = pathlib.Path(arguments.annotations)
@@ -350,6 +353,26 @@ def main(argv: Sequence[str] | None = None):
         flow=arguments.flow,
     )
     print(summary(arguments.output) if built else f"{arguments.output}: up to date")
+
+
+def _prepare_ucf101_24(argv: Sequence[str]):
+    """From the files as they are downloaded; the annotations are kept beside the records."""
+    parser = ucf101_24.make_parser()
+    add_record_options(parser)
+    arguments = parser.parse_args(argv)
+    annotations, flow = ucf101_24.read_download(arguments)
+    output = pathlib.Path(arguments.output)
+    built = prepare(
+        annotations,
+        output,
+        options=record_options(arguments),
+        annotations_file=ucf101_24.ANNOTATIONS_FILE,
+        workers=arguments.workers,
+        flow=flow,
+    )
+    write_native(output / ucf101_24.ANNOTATIONS_FILE, annotations)
+    print(summary(output) if built else f"{output}: up to date")
+    print(f"annotations: {output / ucf101_24.ANNOTATIONS_FILE}")
 
 
 def summary(output: str | os.PathLike) -> str:

@@ -54,7 +54,7 @@ class RecordsInfo:
     digest: of the annotations and of every option that changes the records.
     video_bytes: size of every video file, by id; 0 for folders.
     core_frames, halo_before, halo_after, short_side, jpeg_quality: see `prepare.RecordOptions`.
-    flow: how the records' flow was computed (`flow_folders.flow_name`), "" where they hold none.
+    flow: the method of the records' flow (`flow_folders.describe_flow`), "" where they hold none.
     flow_frames: the most flow images that a window can read for each of its frames.
     """
 

@@ -65,15 +65,17 @@ def test_missing_folders_and_other_counts_are_named(tmp_path):
 def test_names(tmp_path):
     folder = tmp_path / "brox-images"
     with pytest.raises(InputError, match=r"--flow .*brox-images: no such folder"):
-        flow_folders.flow_name(folder)
+        flow_folders.describe_flow(folder)
     folder.mkdir()
-    assert flow_folders.flow_name(f"{folder}{os.sep}") == "brox-images"
-    (folder / "flow.json").write_text(json.dumps({"method": "dis", "preset": "fast"}))
-    assert flow_folders.flow_name(folder) == "dis"
+    assert flow_folders.describe_flow(f"{folder}{os.sep}") == {"method": "brox-images"}
+    (folder / "flow.json").write_text(
+        json.dumps({"method": "dis", "short_side": 9, "versions": {}})
+    )
+    assert flow_folders.describe_flow(folder) == {"method": "dis", "short_side": 9}
     for text in ("{", "[]", "{}", '{"method": 3}', '{"method": ""}'):
         (folder / "flow.json").write_text(text)
         with pytest.raises(InputError, match=r"flow\.json: (tells no method|method is)"):
-            flow_folders.flow_name(folder)
+            flow_folders.describe_flow(folder)
 
 
 # --- stores ---------------------------------------------------------------------------------------
