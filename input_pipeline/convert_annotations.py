@@ -16,7 +16,10 @@ import argparse
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tqdm
 
 from step_jax.annotations import Annotations, read_native, write_native
 from step_jax.annotations.act_pickle import read_act, write_act
@@ -90,7 +93,9 @@ def read_foreign(
     root = pathlib.Path(videos)
     places = find_places(labelled_videos(path), root, present_only=present_only)
     frames = {name: count_frames(root / place) for name, place in places.items()}
-    return read_frame_labels(path, num_frames=frames, corner_base=corner_base, source=source)
+    return read_frame_labels(
+        path, num_frames=frames, corner_base=corner_base, source=source, progress=_progress
+    )
 
 
 def with_lists(
@@ -148,8 +153,14 @@ def _export(arguments: argparse.Namespace):
         if arguments.format == "pyannot":
             raise InputError("--corner_base: pyannot's boxes always count from 1; leave it out")
         options["corner_base"] = arguments.corner_base
+    if arguments.format == "yowo":
+        options["progress"] = _progress
     _WRITERS[arguments.format](arguments.output, annotations, **options)
     print("\n".join(_summary(arguments.output, annotations)))
+
+
+def _progress(videos: Iterable[Any]) -> Iterable[Any]:
+    return tqdm.tqdm(videos, desc="labels", unit="video", disable=None)
 
 
 def _source(arguments: argparse.Namespace) -> Source:

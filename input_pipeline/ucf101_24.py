@@ -1,11 +1,11 @@
-"""Builds UCF101-24's records from the files as they are downloaded.
+"""UCF101-24 from the files as they are downloaded, for building its records.
 
     python -m input_pipeline.prepare ucf101_24 --source DIR --output DIR
 
 Finds annotations, split lists, videos and flow images in the source folder (`ucf101_24_layout`),
-checks the number of frames of all videos before it decodes the first, builds the records, and
-writes `annotations.json` beside them. The videos are reached by a link, `OUTPUT/videos`, so that
-the file's paths stay inside its folder and any command may open them.
+checks the number of frames of all videos before the first is decoded, and writes `annotations.json`
+beside the records. The videos are reached by a link, `OUTPUT/videos`, so that the file's paths stay
+inside its folder and any command may open them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import argparse
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
 
 import tqdm
 
-from input_pipeline import flow_folders, prepare, ucf101_24_layout
+from input_pipeline import flow_folders, ucf101_24_layout
 from input_pipeline.convert_annotations import read_foreign, split_lines, with_lists
 from step_jax import video as videos
-from step_jax.annotations import Annotations, Video, write_native
+from step_jax.annotations import Annotations, Video
 from step_jax.annotations.corners import doubt_corner_base
 from step_jax.annotations.locations import locate_videos
 from step_jax.annotations.splits import hold_out_groups, is_assigned
@@ -33,25 +32,44 @@ VIDEOS_LINK = "videos"
 _SHOWN_PROBLEMS = 5
 
 
-def main(argv: Sequence[str] | None = None):
-    """The command."""
-    arguments = _parser().parse_args(argv)
-    output = pathlib.Path(arguments.output)
+def make_parser() -> argparse.ArgumentParser:
+    """Flags for `read_download`; those of the records come from `prepare`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.prepare ucf101_24",
+        description="Build UCF101-24's clip records from the files as they are downloaded.",
+    )
+    add = parser.add_argument
+    names = ", ".join(ucf101_24_layout.ANNOTATIONS)
+    add("--source", required=True, help="folder of the download")
+    add("--output", required=True, help="folder of the records and annotations.json")
+    add("--annotations_file", metavar="FILE", help=f"else the first found of {names}")
+    add("--split_file", metavar="FILE", help="list of the test videos; else testlist01.txt")
+    add("--train_file", metavar="FILE", help="list of the training videos; else trainlist01.txt")
+    add("--split", type=int, default=1, metavar="N", help="which division into train and test (1)")
+    places = ", ".join(ucf101_24_layout.VIDEOS[:-1])
+    add("--videos", metavar="DIR", help=f"else the first found of {places}, or the source itself")
+    flows = " or ".join(ucf101_24_layout.FLOW)
+    add("--flow", metavar="DIR|none", help=f"folder of flow images; else {flows}, if there is one")
+    add("--present_only", action="store_true", help="leave out videos that are not there")
+    add(
+        "--validation_groups",
+        metavar="22-25",
+        help="make the training videos of these groups the split 'validation'",
+    )
+    add("--corner_base", type=int, choices=[0, 1], default=0, help="of UCF101v2-GT.pkl and labels")
+    return parser
+
+
+def read_download(arguments: argparse.Namespace) -> tuple[Annotations, pathlib.Path | None]:
+    """What the flags of `make_parser` say: checked annotations, and the folder of flow images.
+
+    The videos are linked into the output folder, from which their paths start. Prints what was
+    found and taken. Raises InputError for what is missing, wrong or contradictory.
+    """
     annotations = _read(arguments)
     flow = _flow_folder(arguments)
     check_frames(annotations, flow)
-    annotations = link_videos(annotations, output)
-    built = prepare.prepare(
-        annotations,
-        output,
-        options=prepare.record_options(arguments),
-        annotations_file=ANNOTATIONS_FILE,
-        workers=arguments.workers,
-        flow=flow,
-    )
-    write_native(output / ANNOTATIONS_FILE, annotations)
-    print(prepare.summary(output) if built else f"{output}: up to date")
-    print(f"annotations: {output / ANNOTATIONS_FILE}")
+    return link_videos(annotations, pathlib.Path(arguments.output)), flow
 
 
 def check_frames(annotations: Annotations, flow: pathlib.Path | None = None):
@@ -201,8 +219,11 @@ def _flow_folder(arguments: argparse.Namespace) -> pathlib.Path | None:
         print("flow: none, as told; the records will hold RGB alone")
         return None
     if arguments.flow is not None:
-        print(f"flow: {arguments.flow} ({flow_folders.flow_name(arguments.flow)})")
-        return pathlib.Path(arguments.flow)
+        folder = pathlib.Path(arguments.flow)
+        if not folder.is_dir():
+            raise InputError(f"--flow {folder}: no such folder; python -m step_jax.flow makes one")
+        print(f"flow: {folder}")
+        return folder
     choice = ucf101_24_layout.find_flow_images(pathlib.Path(arguments.source))
     if choice.path is None:
         names = " or ".join(ucf101_24_layout.FLOW)
@@ -224,31 +245,3 @@ def _groups(text: str) -> list[int]:
             )
         groups += range(int(found[1]), last + 1)
     return groups
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m input_pipeline.prepare ucf101_24",
-        description="Build UCF101-24's clip records from the files as they are downloaded.",
-    )
-    add = parser.add_argument
-    names = ", ".join(ucf101_24_layout.ANNOTATIONS)
-    add("--source", required=True, help="folder of the download")
-    add("--output", required=True, help="folder of the records and annotations.json")
-    add("--annotations_file", metavar="FILE", help=f"else the first found of {names}")
-    add("--split_file", metavar="FILE", help="list of the test videos; else testlist01.txt")
-    add("--train_file", metavar="FILE", help="list of the training videos; else trainlist01.txt")
-    add("--split", type=int, default=1, metavar="N", help="which division into train and test (1)")
-    places = ", ".join(ucf101_24_layout.VIDEOS[:-1])
-    add("--videos", metavar="DIR", help=f"else the first found of {places}, or the source itself")
-    flows = " or ".join(ucf101_24_layout.FLOW)
-    add("--flow", metavar="DIR|none", help=f"folder of flow images; else {flows}, if there is one")
-    add("--present_only", action="store_true", help="leave out videos that are not there")
-    add(
-        "--validation_groups",
-        metavar="22-25",
-        help="make the training videos of these groups the split 'validation'",
-    )
-    add("--corner_base", type=int, choices=[0, 1], default=0, help="of UCF101v2-GT.pkl and labels")
-    prepare.add_record_options(parser)
-    return parser

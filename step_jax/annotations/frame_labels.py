@@ -17,16 +17,18 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
-import tqdm
 
 from step_jax.annotations.corners import check_corner_base
 from step_jax.annotations.foreign import UNASSIGNED, Source, check_class, naming, one_label
 from step_jax.annotations.model import Annotations, Tube, Video
 from step_jax.annotations.video_names import check_video_name
 from step_jax.errors import InputError
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 _KIND = "a folder of text labels"
 _FILE = re.compile(r"(\d{1,8})\.txt")
@@ -39,6 +41,7 @@ def read_frame_labels(
     corner_base: int = 0,
     min_giou: float = -0.5,
     source: Source | None = None,
+    progress: Progress = iter,
 ) -> Annotations:
     """Reads a `labels` folder.
 
@@ -47,13 +50,14 @@ def read_frame_labels(
       corner_base: what the pixels of the first column and row are called in the files, 0 or 1.
       min_giou: of boxes in successive frames that are one actor's, -1 to 1.
       source: the classes and the frame, which the files do not say; default UCF101-24's.
+      progress: gives the videos one after the other, and may show how far it is.
 
     Returns videos of the split `UNASSIGNED`. Raises InputError naming the file and the line.
     """
     path, source = pathlib.Path(path), source or Source()
     check_corner_base(corner_base)
     videos = []
-    for name in tqdm.tqdm(sorted(num_frames), desc="labels", unit="video", disable=None):
+    for name in progress(sorted(num_frames)):
         check_video_name(name)
         rows = [(frame, _rows(file)) for frame, file in _label_files(path / name)]
         with naming(f"{path / name}", _KIND):
@@ -85,8 +89,14 @@ def labelled_videos(path: str | os.PathLike) -> list[str]:
     return names
 
 
-def write_frame_labels(path: str | os.PathLike, annotations: Annotations, *, corner_base: int = 0):
-    """Writes a `labels` folder, which must not be there yet.
+def write_frame_labels(
+    path: str | os.PathLike,
+    annotations: Annotations,
+    *,
+    corner_base: int = 0,
+    progress: Progress = iter,
+):
+    """Writes a `labels` folder, which must not be there yet. The arguments are the reader's.
 
     Lost: which boxes are one tube, the frames' number and size, videos without a tube, the splits.
     Raises InputError for a tube with several classes.
@@ -98,7 +108,7 @@ def write_frame_labels(path: str | os.PathLike, annotations: Annotations, *, cor
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as unfinished:
         folder = pathlib.Path(unfinished) / "labels"
         folder.mkdir()
-        for video in tqdm.tqdm(annotations.videos, desc="labels", unit="video", disable=None):
+        for video in progress(annotations.videos):
             with naming(f"video {video.id!r}", _KIND):
                 check_video_name(video.id)
                 _write_video(folder / video.id, _lines(video, corner_base))
