@@ -375,26 +375,6 @@ def _prepare_ucf101_24(argv: Sequence[str]):
     print(f"annotations: {output / ucf101_24.ANNOTATIONS_FILE}")
 
 
-def _prepare_ucf101_24(argv: Sequence[str]):
-    """From the files as they are downloaded; the annotations are kept beside the records."""
-    parser = ucf101_24.make_parser()
-    add_record_options(parser)
-    arguments = parser.parse_args(argv)
-    annotations, flow = ucf101_24.read_download(arguments)
-    output = pathlib.Path(arguments.output)
-    built = prepare(
-        annotations,
-        output,
-        options=record_options(arguments),
-        annotations_file=ucf101_24.ANNOTATIONS_FILE,
-        workers=arguments.workers,
-        flow=flow,
-    )
-    write_native(output / ucf101_24.ANNOTATIONS_FILE, annotations)
-    print(summary(output) if built else f"{output}: up to date")
-    print(f"annotations: {output / ucf101_24.ANNOTATIONS_FILE}")
-
-
 def summary(output: str | os.PathLike) -> str:
     """A line for the records of a folder, and one for each split."""
     lines = [f"{output}: built"]
