@@ -58,7 +58,9 @@ def write_images(
             name = f"{count:05d}{image_format.suffix}"
             (temporary / name).write_bytes(image_format.encode(image))
         temporary.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say which
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
     return count
