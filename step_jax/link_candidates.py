@@ -17,7 +17,7 @@ from step_jax.tubelet_overlap import mean_overlap, overlap_planes
 from step_jax.tubelet_table import TubeletRows
 from step_jax.windows import window_starts
 
-_BLOCK_VALUES = 2**17  # floats of one intermediate array: what fits into a cache is faster
+_BLOCK_VALUES = 2**16  # floats of one intermediate array: what fits into a cache is faster
 
 
 @dataclass(frozen=True, eq=False)

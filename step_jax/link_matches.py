@@ -9,7 +9,7 @@ import numpy as np
 from step_jax.link_candidates import Candidates, LinkWindows, padded_rows
 from step_jax.tubelet_overlap import mean_overlap, overlap_planes
 
-_BLOCK_VALUES = 2**17
+_BLOCK_VALUES = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,7 @@ def _fill(result: np.ndarray, slots: Slots, now: np.ndarray, lag: int, *, off, t
     size = max(1, _BLOCK_VALUES // ((K - off) * max(P, 1)))
     for start in range(0, len(now), size):
         some = now[start : start + size]
-        before, here = slots.planes[:, :, :, some - lag], slots.planes[:, :, :, some]
+        # Not by an index, which would leave the windows' axis apart in memory.
+        before, here = (np.take(slots.planes, w, axis=3) for w in (some - lag, some))
         both = slots.exists[some - lag][:, :, None] & slots.exists[some][:, None, :]
         result[some] = matches(before, here, off=off, threshold=threshold) & both

@@ -32,7 +32,7 @@ from step_jax.nms import starts_of_runs
 from step_jax.tube_table import Tubes, join_tubes, no_tubes, sort_tubes
 from step_jax.tubelet_table import TubeletHeader, TubeletRows, check_values, concatenate
 
-_BATCH_VALUES = 2**24  # floats of the candidates' boxes that are held at once
+_BATCH_VALUES = 2**22  # floats of tubelets that are linked together
 Sizes = Mapping[str, tuple[int, int, int]]
 
 
