@@ -25,7 +25,7 @@ def tiny():
 
 
 def test_a_load_is_as_large_as_it_says(tiny):
-    annotations, sizes, rows = tiny
+    annotations, _, rows = tiny
     assert len(annotations.videos) == 3
     for number, video in enumerate(annotations.videos):
         starts = np.unique(rows.start[rows.video == number])
@@ -37,7 +37,7 @@ def test_a_load_is_as_large_as_it_says(tiny):
 
 
 def test_the_same_seed_gives_the_same_videos(tiny):
-    annotations, _, rows = tiny
+    _, _, rows = tiny
     again = concatenate(TINY.header, list(simulated_videos(TINY, simulated_annotations(TINY))))
     np.testing.assert_array_equal(again.tubes, rows.tubes)
     np.testing.assert_array_equal(again.scores, rows.scores)
@@ -47,7 +47,6 @@ def test_actors_are_found(tiny):
     """Linked tubes of the video's class lie on its actors, else the load is not realistic."""
     annotations, sizes, rows = tiny
     tubes = link(rows, sizes=sizes)
-    best = tubes.take([np.flatnonzero(tubes.video == v)[0] for v in range(3)])
     order = np.lexsort((-tubes.score, tubes.video))
     best = tubes.take(order[np.searchsorted(tubes.video[order], range(3))])
     truth = [video.tubes[0].labels[0] for video in annotations.videos]
@@ -58,9 +57,8 @@ def test_actors_are_found(tiny):
 def test_more_videos_are_the_same_ones(tiny):
     _, sizes, rows = tiny
     once = link(rows, sizes=sizes)
-    many = link(
-        *linking.more_videos(rows, sizes, 3)[:1], sizes=linking.more_videos(rows, sizes, 3)[1]
-    )
+    more, own_sizes = linking.more_videos(rows, sizes, 3)
+    many = link(more, sizes=own_sizes)
     assert len(many.videos) == 9
     np.testing.assert_array_equal(many.boxes, join_tubes([once] * 3).boxes)
 
