@@ -24,8 +24,8 @@ from input_pipeline.segments import Segment, segments
 from step_jax.annotations import Annotations, Tube, Video
 
 
-def features(num_classes: int, *, flow: bool = False) -> tfds.features.FeaturesDict:
-    """What a record holds. R rows of boxes of the G tubes that cross the segment.
+def pixel_features(*, flow: bool = False) -> tfds.features.FeaturesDict:
+    """What a record holds without tubes: a segment's frames and where they come from.
 
     flow: with the flow images of the segment, and of some frames after it (`record`).
     """
@@ -41,6 +41,15 @@ def features(num_classes: int, *, flow: bool = False) -> tfds.features.FeaturesD
             "core_end": np.int64,
             "frames": jpegs,
             **({"flow": jpegs} if flow else {}),  # flow[i] leads from frames[i] to the next
+        }
+    )
+
+
+def features(num_classes: int, *, flow: bool = False) -> tfds.features.FeaturesDict:
+    """What a record holds: `pixel_features`, and R rows of boxes of the G tubes that cross it."""
+    return tfds.features.FeaturesDict(
+        {
+            **pixel_features(flow=flow),
             "tube_ids": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [G] in the video
             "tube_labels": tfds.features.Tensor(shape=(None, num_classes), dtype=np.uint8),
             "tube_index": tfds.features.Tensor(shape=(None,), dtype=np.int32),  # [R] into tube_ids

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -55,7 +55,14 @@ class RecordsInfo:
     video_bytes: size of every video file, by id; 0 for folders.
     core_frames, halo_before, halo_after, short_side, jpeg_quality: see `prepare.RecordOptions`.
     flow: the method of the records' flow (`flow_folders.describe_flow`), "" where they hold none.
+    flow_side: the frames' shorter side, pixels, that the flow was computed at; 0: their own.
     flow_frames: the most flow images that a window can read for each of its frames.
+    kind: "clips", records with their tubes, or "ava", pixels alone: frame f of every video is of
+        second `first_second` + f / 12 of its movie, and labels are joined when they are read.
+    missing_keyframes: of AVA, by video: seconds whose clip could not be decoded (three of the four
+        seconds that it lies in have no frame); what the records hold there is another moment.
+    repeated_keyframes: of AVA, by video: seconds without a frame, whose clip could be decoded but
+        for that; the nearest earlier frame stands in.
     """
 
     name: str
@@ -70,7 +77,12 @@ class RecordsInfo:
     jpeg_quality: int
     splits: Mapping[str, SplitInfo]
     flow: str = ""
+    flow_side: int = 0
     flow_frames: int = 0
+    kind: str = "clips"
+    first_second: int = 0
+    missing_keyframes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    repeated_keyframes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def check_modality(self, modality: Modality, records_dir: str | os.PathLike):
         """Raises InputError if the records, of that folder, do not hold what is to be read."""
@@ -216,7 +228,10 @@ def _parse_info(document: dict, path: pathlib.Path) -> RecordsInfo:
         for name, split in document["splits"].items():
             shards = tuple((str(file), int(count)) for file, count in split["shards"])
             splits[name] = SplitInfo(**{**split, "shards": shards})
-        classes = tuple(document["classes"])
-        return RecordsInfo(**{**document, "classes": classes, "splits": splits})
+        document |= {"classes": tuple(document["classes"]), "splits": splits}
+        for name in ("missing_keyframes", "repeated_keyframes"):
+            marked = document.get(name, {})
+            document[name] = {video: tuple(map(int, seconds)) for video, seconds in marked.items()}
+        return RecordsInfo(**document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error!r}); build the records again") from error
