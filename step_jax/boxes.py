@@ -81,20 +81,20 @@ def box_iou(a, b, *, inclusive=False):
     """
     xp = namespace(a, b)
     extra = 1 if inclusive else 0
-    corner_min = xp.maximum(a[..., :2], b[..., :2])
-    corner_max = xp.minimum(a[..., 2:], b[..., 2:])
-    intersection = _product_of_sides(xp, corner_max - corner_min + extra)
-    area_a = _product_of_sides(xp, a[..., 2:] - a[..., :2] + extra)
-    area_b = _product_of_sides(xp, b[..., 2:] - b[..., :2] + extra)
-    union = area_a + area_b - intersection
+    # A coordinate at a time: numpy is several times slower along an axis of two.
+    left, top = (xp.maximum(a[..., i], b[..., i]) for i in (0, 1))
+    right, bottom = (xp.minimum(a[..., i], b[..., i]) for i in (2, 3))
+    width, height = xp.maximum(right - left + extra, 0), xp.maximum(bottom - top + extra, 0)
+    intersection = width * height
+    union = _area(xp, a, extra) + _area(xp, b, extra) - intersection
     positive = union > 0
     return xp.where(positive, intersection / xp.where(positive, union, 1), 0)
 
 
-def _product_of_sides(xp, sides):
-    """Areas `[...]` of `[..., 2]` sides, of which a negative one counts as 0."""
-    sides = xp.maximum(sides, 0)
-    return sides[..., 0] * sides[..., 1]
+def _area(xp, boxes, extra):
+    """Areas `[...]` of `[..., 4]`, of which a negative side counts as 0."""
+    width, height = (xp.maximum(boxes[..., i + 2] - boxes[..., i] + extra, 0) for i in range(2))
+    return width * height
 
 
 def pairwise_iou(a, b, *, inclusive=False):
