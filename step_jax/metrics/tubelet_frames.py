@@ -76,9 +76,14 @@ def _block(
     frame = rows.start[found.tubelet, None] + np.arange(K)
     inside = np.flatnonzero(frame < num_frames[own, None])  # of a window longer than its video
     frame = (first[own, None] + frame).ravel()
-    cells = frame[inside] * len(rows.header.classes) + found.label[inside // K]
-    # Equal scores stay in the order of windows and proposals, which they are in.
-    order = inside[np.lexsort((-found.score[inside // K], cells))]
+    # By frame, class and score; equal scores stay in the order of windows and proposals, which
+    # they are in. One whole number for each box sorts several times faster than three columns.
+    num_pairs = len(found.score)
+    rank = np.empty(num_pairs, np.int64)
+    rank[np.argsort(-found.score, kind="stable")] = np.arange(num_pairs)
+    pair = inside // K
+    cells = frame[inside] * len(rows.header.classes) + found.label[pair]
+    order = inside[np.argsort(cells * num_pairs + rank[pair])]
     pair = order // K
     return FrameBoxes(
         frame=frame[order],
