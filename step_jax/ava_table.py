@@ -1,7 +1,8 @@
 """Detections on AVA's keyframes in a file: as Parquet, or in the official CSV form.
 
 Text is for other people's tools. A detector's full output has millions of rows: those are a Parquet
-file with the same columns, 28 bytes a row in memory.
+file with the same columns, 28 bytes a row in memory. The tables that `evaluate.py` writes are read
+too, where a label map says which action a class is.
 """
 
 from __future__ import annotations
@@ -14,13 +15,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from step_jax import detections as detections_table
+from step_jax import table_header, tubelet_table
 from step_jax.annotations.ava_csv import (
     AvaDetections,
     check_detections,
     read_detections_csv,
     write_detections_csv,
 )
+from step_jax.annotations.ava_labels import LabelMap
 from step_jax.annotations.csv_rows import Rows
+from step_jax.detected_keyframes import (
+    KeyframeLimits,
+    read_detected_keyframes,
+    read_tubelet_keyframes,
+)
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
 
@@ -38,13 +47,26 @@ _MAGIC = b"PAR1"
 _ROW_GROUP_ROWS = 2**20
 
 
-def read_ava_detections(paths: Sequence[str | os.PathLike]) -> AvaDetections:
-    """Reads the shards of one table, each Parquet or CSV, told apart by what they hold.
+def read_ava_detections(
+    paths: Sequence[str | os.PathLike],
+    label_map: LabelMap | None = None,
+    *,
+    step: int | None = None,
+    limits: KeyframeLimits | None = None,
+) -> AvaDetections:
+    """Reads the shards of one table, told apart by what they hold.
+
+    Args:
+      paths: each a file in the official form, Parquet with the same columns, or a detector's table
+        of detections on keyframes or of tubelets.
+      label_map: which action a class of the detector's tables is.
+      step: of the detector; the last by default.
+      limits: of a tubelet table's detections.
 
     Rows are in the order of the files. Raises InputError as the readers of one file, and where two
     shards hold rows of the same keyframe.
     """
-    shards = [_read(pathlib.Path(path)) for path in paths]
+    shards = [_read(pathlib.Path(path), label_map, step, limits) for path in paths]
     if len(shards) == 1:
         return shards[0]
     videos = sorted({name for shard in shards for name in shard.videos})
@@ -114,13 +136,28 @@ def write_ava_detections(path: str | os.PathLike, detections: AvaDetections) -> 
         )
 
 
-def _read(path: pathlib.Path) -> AvaDetections:
+def _read(
+    path: pathlib.Path,
+    label_map: LabelMap | None,
+    step: int | None,
+    limits: KeyframeLimits | None,
+) -> AvaDetections:
     try:
         with path.open("rb") as file:
             is_parquet = file.read(len(_MAGIC)) == _MAGIC
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return read_parquet(path) if is_parquet else read_detections_csv(path)
+    if not is_parquet:
+        return read_detections_csv(path)
+    metadata = table_header.read_schema(path, table="a Parquet table").metadata
+    kind = table_header.format_of(metadata)
+    if kind not in (detections_table.FORMAT, tubelet_table.FORMAT):
+        return read_parquet(path)
+    if label_map is None:
+        raise InputError(f"{path}: is a detector's table; reading it needs the label map")
+    if kind == detections_table.FORMAT:
+        return read_detected_keyframes(path, label_map, step=step)
+    return read_tubelet_keyframes(path, label_map, step=step, limits=limits)
 
 
 def _check_columns(path: pathlib.Path, schema: pa.Schema) -> None:

@@ -9,11 +9,13 @@ from step_jax.annotations.ava_csv import read_keyframes, read_labels
 from step_jax.annotations.ava_labels import read_label_map
 from step_jax.ava_table import read_ava_detections
 from step_jax.cli import run_command
+from step_jax.detected_keyframes import KeyframeLimits
 from step_jax.errors import InputError
 from step_jax.files import write_json
 from step_jax.metrics.ava.keyframe_map import ava_map
 from step_jax.metrics.ava.protocol import PROTOCOLS, Protocol
 from step_jax.metrics.ava.report import as_json, as_text
+from step_jax.metrics.ucf101_24.options import add_flags, options_of
 
 
 def main():
@@ -22,7 +24,10 @@ def main():
     exclusions = read_keyframes(arguments.exclusions) if arguments.exclusions else None
     label_map = read_label_map(arguments.label_map)
     labels = read_labels(arguments.ground_truth)
-    detections = read_ava_detections(arguments.detections)
+    limits = options_of(arguments, KeyframeLimits)
+    detections = read_ava_detections(
+        arguments.detections, label_map, step=arguments.step, limits=limits
+    )
     try:
         result = ava_map(labels, detections, label_map, exclusions=exclusions, protocol=protocol)
     except InputError as error:
@@ -49,13 +54,15 @@ def _parser() -> argparse.ArgumentParser:
         "--detections",
         required=True,
         nargs="+",
-        help="official CSV or Parquet; several files are the shards of one table",
+        help="official CSV, Parquet with its columns, or a detector's table of detections or of "
+        "tubelets; several files are the shards of one table",
     )
     add("--label_map", required=True, help="pbtxt; its classes count")
     add("--exclusions", help="CSV of the keyframes to leave out, where the protocol does")
     add("--protocol", choices=PROTOCOLS, default="2018", help="of the official code (%(default)s)")
     add("--output", help="JSON file for the numbers")
     add("--page", help="PNG file for a picture of them")
+    add("--step", type=int, help="of a detector's table (the last)")
     options = parser.add_argument_group("options of the protocol, to change one alone")
     switch = argparse.BooleanOptionalAction
     options.add_argument("--drop_excluded", action=switch, help="drop the excluded keyframes")
@@ -65,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ignore detections on keyframes that the ground truth's file does not name",
     )
     options.add_argument("--limit", type=int, help="rows that count per keyframe; 0: all")
+    add_flags(parser, KeyframeLimits, title="detections on a keyframe, of a tubelet table")
     return parser
 
 
