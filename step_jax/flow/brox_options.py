@@ -24,8 +24,8 @@ class BroxOptions:
     alpha: weight of smoothness. gamma: weight of the constancy of the gradient against that of the
       grey value.
     scale_factor: size of a pyramid level relative to the next finer one.
-    outer_iterations: levels at most; each is one warp of the second frame. The pyramid ends sooner
-      where the frame would become smaller than 16 px (77 levels of 0.8 are 13 at 320x240).
+    outer_iterations: levels at most; each is one warp of the second frame. The pyramid ends sooner,
+      with the first level of which a side is below 16 px (the 14th at 320x240).
     inner_iterations: updates of the robust weights (the lagged nonlinearity) a level.
     solver_iterations: sweeps of the linear solver between two of those.
     """

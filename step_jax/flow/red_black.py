@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# Fastest where the sweeps of one call are few: see docs/flow.md.
+# The nearest to the converged flow of those tried, 1 to 1.9: see docs/flow.md.
 OVER_RELAXATION = 1.9
 
 
