@@ -98,6 +98,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
         proposals=config.proposals,
         modality=modality,
         flow=info.flow,
+        flow_side=info.flow_side,
     )
     log = TrainingLog(
         workdir,

@@ -22,6 +22,7 @@ TOLD = "flow.json"  # what `python -m step_jax.flow` says of its images
 def describe_flow(root: str | os.PathLike) -> dict[str, Any]:
     """How the flow was computed: what `flow.json` tells, else the folder's name as its "method".
 
+    "short_side" is that of the frames that it was computed of, 0 where they kept their size.
     Versions of programs are left out: the same flow may come of two.
 
     Raises InputError for a folder that is not there, or a `flow.json` that tells no method.
@@ -31,7 +32,7 @@ def describe_flow(root: str | os.PathLike) -> dict[str, Any]:
         raise InputError(f"--flow {root}: no such folder; `python -m step_jax.flow` makes one")
     path = root / TOLD
     if not path.exists():
-        return {"method": root.resolve().name}
+        return {"method": root.resolve().name, "short_side": 0}
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         method = told["method"]
@@ -42,6 +43,8 @@ def describe_flow(root: str | os.PathLike) -> dict[str, Any]:
         ) from error
     if not isinstance(method, str) or not method:
         raise InputError(f"{path}: method is {method!r}; expected a name, e.g. 'brox'")
+    if type(told.setdefault("short_side", 0)) is not int or told["short_side"] < 0:
+        raise InputError(f"{path}: short_side is {told['short_side']!r}; expected pixels, or 0")
     return {key: value for key, value in told.items() if key != "versions"}
 
 

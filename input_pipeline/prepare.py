@@ -105,9 +105,7 @@ def prepare(
             jpeg_quality=options.jpeg_quality,
             flow=images,
         )
-        sources = _Sources(
-            annotations, partial, annotations_file, told["method"] if told else "", images
-        )
+        sources = _Sources(annotations, partial, annotations_file, told, images)
         _write_records(sources, output, options, digest)
         for leftover in output.glob("partial-*"):
             shutil.rmtree(leftover)
@@ -225,7 +223,7 @@ class _Sources:
     annotations: Annotations
     partial: pathlib.Path
     annotations_file: str
-    flow_name: str
+    told: Mapping[str, Any] | None
     flow: Mapping[str, pathlib.Path] | None
 
     def open_frames(self, video: Video) -> FrameStore:
@@ -289,7 +287,8 @@ def _info(
         short_side=options.short_side,
         jpeg_quality=options.jpeg_quality,
         splits=splits,
-        flow=sources.flow_name,
+        flow=sources.told["method"] if sources.told else "",
+        flow_side=sources.told["short_side"] if sources.told else 0,
         flow_frames=options.flow_frames if sources.flow is not None else 0,
         **_segmentation(options),
     )

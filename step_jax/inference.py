@@ -95,7 +95,8 @@ class Predictor:
       proposals: number or specification of the initial tubes.
       step: updates that the parameters have seen.
       modality: what the channels of a clip are.
-      flow: how the flow that it was trained on was computed, "" if that is not known.
+      flow: how the flow that it was trained on was computed, "" if that is not known; flow_side: at
+        which shorter side of the frames, in pixels, 0 if at their own.
     """
 
     detector: StepDetector
@@ -107,6 +108,7 @@ class Predictor:
     step: int
     modality: Modality = RGB
     flow: str = ""
+    flow_side: int = 0
 
     def __post_init__(self):
         tubes = proposals.initial_tubes(
@@ -161,12 +163,18 @@ def describe(
     proposals: Any,
     modality: Modality = RGB,
     flow: str = "",
+    flow_side: int = 0,
 ) -> dict[str, Any]:
     """What a checkpoint says of itself, JSON-ready; `load_predictor` builds from it.
 
     The modality is RGB unless told otherwise; of RGB nothing is said, as before there were others.
     """
-    read = {"modality": modality.name, "flow_frames": modality.flow_frames, "flow": flow}
+    read = {
+        "modality": modality.name,
+        "flow_frames": modality.flow_frames,
+        "flow": flow,
+        "flow_side": flow_side,
+    }
     return {
         "model": dict(model),
         "classes": list(classes),
@@ -234,6 +242,7 @@ def _template(description: str) -> Predictor:
         step=0,
         modality=_modality(told),
         flow=told.get("flow", ""),
+        flow_side=told.get("flow_side", 0),
     )
 
 

@@ -79,10 +79,10 @@ def described(name, **more):
 
 
 def test_a_predictor_knows_what_it_reads():
-    told = described("early", modality=Modality("early", 5), flow="brox")
+    told = described("early", modality=Modality("early", 5), flow="brox", flow_side=240)
     predictor = abstract_predictor(told)
     assert (predictor.modality, predictor.channels) == (Modality("early"), 18)
-    assert predictor.flow == "brox"
+    assert (predictor.flow, predictor.flow_side) == ("brox", 240)
 
 
 def test_a_description_without_a_modality_is_of_rgb():

@@ -117,6 +117,7 @@ class _VideoRun:
             modality=self._predictor.modality,
             side=self._predictor.image_size,
             estimator=self._settings.flow and self._timed(self._settings.flow),
+            flow_side=self._predictor.flow_side,
         )
 
     def _timed(self, estimator: Estimator) -> Estimator:

@@ -67,14 +67,26 @@ def test_names(tmp_path):
     with pytest.raises(InputError, match=r"--flow .*brox-images: no such folder"):
         flow_folders.describe_flow(folder)
     folder.mkdir()
-    assert flow_folders.describe_flow(f"{folder}{os.sep}") == {"method": "brox-images"}
+    assert flow_folders.describe_flow(f"{folder}{os.sep}") == {
+        "method": "brox-images",
+        "short_side": 0,
+    }
     (folder / "flow.json").write_text(
         json.dumps({"method": "dis", "short_side": 9, "versions": {}})
     )
     assert flow_folders.describe_flow(folder) == {"method": "dis", "short_side": 9}
-    for text in ("{", "[]", "{}", '{"method": 3}', '{"method": ""}'):
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"method": 3}',
+        '{"method": ""}',
+        '{"method": "dis", "short_side": "1"}',
+    ):
         (folder / "flow.json").write_text(text)
-        with pytest.raises(InputError, match=r"flow\.json: (tells no method|method is)"):
+        with pytest.raises(
+            InputError, match=r"flow\.json: (tells no method|method is|short_side is)"
+        ):
             flow_folders.describe_flow(folder)
 
 

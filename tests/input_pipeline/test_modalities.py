@@ -48,7 +48,7 @@ def test_records_hold_the_flow_of_their_frames_and_four_more(
     flow_records_dir, flow_dir, annotations
 ):
     info = records.load_info(flow_records_dir)
-    assert (info.flow, info.flow_frames) == ("frames", 5)
+    assert (info.flow, info.flow_side, info.flow_frames) == ("frames", 0, 5)
     spec = builders.features(3, flow=True).tf_example_spec
     for path, _ in records.shard_paths(flow_records_dir, "train"):
         for data in tf.data.TFRecordDataset(path):
@@ -72,7 +72,7 @@ def test_records_with_and_without_flow_are_different_ones(
 
 def test_records_of_the_first_version_are_read(records_dir, tmp_path):
     document = json.loads(records.info_path(records_dir).read_text())
-    for key in ("flow", "flow_frames"):
+    for key in ("flow", "flow_side", "flow_frames"):
         del document[key]
     records.info_path(tmp_path).write_text(json.dumps(document | {"version": 1}))
     assert records.load_info(tmp_path) == records.load_info(records_dir)

@@ -23,6 +23,7 @@ class ArithmeticPredictor:
     classes = CLASSES
     proposals = 11
     image_size = 16
+    flow_side = 0
     step = 70
     num_steps = 2
 

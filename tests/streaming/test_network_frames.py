@@ -58,6 +58,25 @@ def test_against_the_whole_video(name, count, batch):
         np.testing.assert_array_equal(picture, np.concatenate(images, axis=-1))
 
 
+@pytest.mark.parametrize(("flow_side", "expected"), [(0, (24, 32)), (12, (12, 16)), (30, (24, 32))])
+def test_flow_is_computed_at_the_size_of_training(flow_side, expected):
+    seen = []
+
+    def compute(first, second):
+        seen.append(first.shape[1:])
+        return brightness(first, second)
+
+    found = network_frames(
+        video(3),
+        modality=Modality("early"),
+        side=SIDE,
+        estimator=Estimator("seen", {}, compute),
+        flow_side=flow_side,
+    )
+    assert {picture.shape for picture in found} == {(SIDE, SIDE, 18)}
+    assert set(seen) == {expected}
+
+
 @pytest.mark.parametrize("name", ["rgb", "early"])
 def test_no_frames(name):
     assert list(network_frames([], modality=Modality(name), side=4, estimator=estimator())) == []
