@@ -64,7 +64,7 @@ def _compare(path: pathlib.Path, description: Mapping[str, Any]) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is damaged ({error}); choose another --output") from error
     now = _flat(description)
-    for key in sorted(before.keys() | now.keys()):
+    for key in [*now, *before]:
         if key.partition(" ")[0] != _VERSIONS and before.get(key) != now.get(key):
             raise InputError(
                 f"{path}: the flow there was made with {key} {before.get(key)}, now it is "

@@ -95,7 +95,7 @@ def test_what_is_interrupted_never_looks_complete(videos, tmp_path, monkeypatch)
     ("other", "message"),
     [
         (FlowOptions(method="dis"), "image format png, now it is jpg"),
-        (FlowOptions(method="dis", parameters={"preset": "fast"}), "made with image format"),
+        (FlowOptions(method="dis", parameters={"preset": "fast"}), "preset medium, now it is fast"),
         (FlowOptions(method="dis", image_format=PNG.image_format, short_side=30), "short_side 0"),
     ],
 )
