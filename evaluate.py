@@ -30,7 +30,7 @@ from step_jax import evaluations, parallel, run_folder
 from step_jax.annotations import Annotations, read_native, select_videos
 from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
-from step_jax.detections import read_detections
+from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits, write_table
 from step_jax.inference import Predictor, restore_predictor
@@ -239,13 +239,13 @@ def evaluate_tables(
 ) -> tuple[list[StepResult], dict[str, str]]:
     """Every step from the detections table in `folder`, with tubes from the tubelets beside it."""
     annotations, split = read_annotations(config), config.data.eval_split
-    detections = read_detections(folder / TABLE)
-    results = {
-        step: evaluate_detections(
-            detections, annotations, split, step=step, protocol=protocol(config)
+    told = read_header(folder / TABLE)
+    results = {}
+    for step in range(1, told.num_steps + 1):
+        rows = read_detections(folder / TABLE, step=step)  # a step at a time, to save memory
+        results[step] = evaluate_detections(
+            rows, annotations, split, step=step, protocol=protocol(config)
         )
-        for step in range(1, detections.header.num_steps + 1)
-    }
     if config.eval.tubes:
         header = read_tubelet_header(folder / TUBELETS)
         for step in header.steps:
@@ -258,7 +258,7 @@ def evaluate_tables(
                 options=tube_options(config),
             )
             results[step] = dataclasses.replace(results[step], tubes=tubes)
-    return list(results.values()), detections.header.provenance
+    return list(results.values()), told.provenance
 
 
 def evaluate_file(
@@ -285,14 +285,15 @@ def evaluate_file(
             for step in header.steps
         ]
         return results, header.provenance
-    detections = read_detections(table)
-    last = detections.header.num_steps
+    told = read_header(table)
+    last = told.num_steps
     tube_steps = (config.eval.tube_steps or (last,)) if config.eval.tubes else ()
     results = []
     for step in range(1, last + 1):
         chosen = options if step in tube_steps else {"protocol": options["protocol"]}
-        results.append(evaluate_detections(detections, annotations, split, step=step, **chosen))
-    return results, detections.header.provenance
+        rows = read_detections(table, step=step)
+        results.append(evaluate_detections(rows, annotations, split, step=step, **chosen))
+    return results, told.provenance
 
 
 def make_metrics(

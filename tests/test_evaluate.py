@@ -17,8 +17,11 @@ from step_jax.checkpoint import Checkpoints
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
 from step_jax.inference import Tubelets
+from step_jax.linking import LinkOptions
+from step_jax.metrics.ucf101_24.protocol import Protocol
 from step_jax.modality import RGB
 from step_jax.train_state import create_train_state
+from step_jax.trimming import TrimOptions
 from step_jax.tube_table import read_tubes
 from step_jax.tubelet_table import read_tubelets
 
@@ -248,6 +251,18 @@ def test_tubes_again_from_either_table(run_program, squares, finished_run, tmp_p
         made = [video.pop("made") for step in found for video in step.get("video", {}).values()]
         assert all(text.startswith(source) for text in made)
         assert found == steps
+
+
+def test_the_defaults_are_those_of_the_library(squares):
+    options = evaluate.tube_options(tubes_config(squares, eval__link__min_frames=15))
+    assert options.link == LinkOptions()
+    penalty = options.trim.penalty
+    assert options.trim == TrimOptions(penalty=penalty)
+    assert evaluate.protocol(tubes_config(squares)) == Protocol()
+    assert evaluate.tube_options(tiny_run.config(squares)) is None
+    config = tubes_config(squares, eval__link__global_nms=0.7, eval__link__max_gap=0)
+    assert evaluate.tube_options(config).link.global_nms == 0.7
+    assert evaluate.tube_options(config).link.max_gap == 0
 
 
 @pytest.mark.parametrize(

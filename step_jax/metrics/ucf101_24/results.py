@@ -132,10 +132,9 @@ def evaluate_detections(
     num_videos = len(np.unique(detections.video))
     if tubes is None:
         return StepResult(step, counted, num_videos)
-    videos = list(_detected_videos(detections))
     header = detected_tubelets(detections.take(slice(0))).header
     check_options(tubes.link, header)
-    linked = _link(videos, header, annotations, split, tubes.link)
+    linked = _link(_detected_videos(detections), header, annotations, split, tubes.link)
     # What stands for a class that was not detected has score 0 and is no tube.
     linked = linked.take(linked.score > 0)
     results = _tube_results(
