@@ -75,31 +75,23 @@ class LiveTubes:
           time: the window's number, the same in all sequences.
           max_frames: a tube that a tubelet would make longer than this ends before; None: no limit.
         """
-        first_start = self._ints[_START]
-        exists = self._ints[_NUMBER] >= 0
-        over = np.zeros_like(exists)
+        exists = can_grow = self._ints[_NUMBER] >= 0
         if max_frames is not None:
-            over = exists & (start[:, None] + clip_frames - self._ints[_BORN] > max_frames)
-            continues = continues & ~over[:, :, None]
+            can_grow = exists & (start[:, None] + clip_frames - self._ints[_BORN] <= max_frames)
+            continues = continues & can_grow[:, :, None]
+        waits = start[:, None] - self._ints[_START] < max_gap
         tube_of, chosen = self._choose(continues, slot.shape[1])
-        self._extend(tube_of, chosen, slot, score, start=start, time=time)
-
-        free = (slot >= 0) & (tube_of < 0)
-        matched = chosen >= 0
-        gap = start[:, None] - first_start
-        alive = exists & (matched | (gap < max_gap)) & ~over
+        self._extend(chosen, slot, score, start=start, time=time)
+        alive = can_grow & ((chosen >= 0) | waits)
         s, at = np.nonzero(exists & ~alive)
         ended = s, self._ints[_NUMBER, s, at]
+
+        free = (slot >= 0) & (tube_of < 0)
         numbers = self._take_numbers(free)
         s, q = np.nonzero(tube_of >= 0)
         numbers[s, q] = self._ints[_NUMBER, s, tube_of[s, q]]
         self._begin(free, alive, numbers, slot, score, start=start, time=time)
         return Advance(numbers, ended)
-
-    def all_live(self) -> tuple[np.ndarray, np.ndarray]:
-        """Sequences and numbers of the tubes that are still live."""
-        s, at = np.nonzero(self._ints[_NUMBER] >= 0)
-        return s, self._ints[_NUMBER, s, at]
 
     def _choose(self, continues: np.ndarray, num_candidates: int):
         """The tube's place [S, Q] for each candidate, the candidate's [S, L] for each tube; or -1.
@@ -124,7 +116,7 @@ class LiveTubes:
             chosen[s, best] = q
         return tube_of, chosen
 
-    def _extend(self, tube_of, chosen, slot, score, *, start, time):
+    def _extend(self, chosen, slot, score, *, start, time):
         s, at = np.nonzero(chosen >= 0)
         q = chosen[s, at]
         self._total[s, at] += score[s, q]
