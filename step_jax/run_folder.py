@@ -29,6 +29,8 @@ _FREE_KEYS = (
     "train.eval_every_steps",
     "eval.",
 )
+# Keys that are younger than some runs, with what those did.
+_YOUNGER_KEYS = {"data.modality": "rgb", "data.flow_frames": 5}
 
 
 def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
@@ -105,6 +107,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir: epath.Path) -> None:
+    found, wanted = _YOUNGER_KEYS | found, _YOUNGER_KEYS | wanted
     different = [
         f"{key} was {found.get(key, 'absent')}, is {wanted.get(key, 'absent')}"
         for key in sorted(found.keys() | wanted.keys())

@@ -41,9 +41,15 @@ def test_the_same_configuration_continues(begun):
     run_folder.open_for_training(begun, CONFIG)
 
 
+def test_runs_from_before_there_were_modalities_continue(begun):
+    run_folder.open_for_training(begun, changed("data", modality="rgb", flow_frames=5))
+    assert run_folder.read_config(begun)["data"]["modality"] == "rgb"
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        (changed("data", modality="early"), "data.modality was rgb, is early"),
         (changed("train", steps=200), "train.steps was 100, is 200"),
         (changed("model", extension_plan=(False, False)), r"was \[False, True\], is \[False, Fals"),
         (changed("data", fps=25.0), "data.fps was absent, is 25.0"),
