@@ -19,13 +19,12 @@ class Slots:
     With several classes, which share their boxes, a slot is a tubelet of the window; with one it is
     a candidate.
 
-    planes: float32 [5, K, P, W], see `overlap_planes`.
-    exists: bool [W, P].
+    planes: float32 [5, K, P, W], see `overlap_planes`; a slot that no candidate has may hold any
+      box.
     of_candidate: int32 [W, C, Q], the candidates' slots; -1 where there is no candidate.
     """
 
     planes: np.ndarray
-    exists: np.ndarray
     of_candidate: np.ndarray
 
 
@@ -35,12 +34,11 @@ def find_slots(tubes: np.ndarray, windows: LinkWindows, candidates: Candidates) 
     if C > 1:
         most = int(windows.num_rows.max(initial=0))
         rows = padded_rows(windows, np.arange(W), most)
-        exists = np.arange(most) < windows.num_rows[:, None]
-        return Slots(overlap_planes(tubes[rows]), exists, candidates.proposal)
+        return Slots(overlap_planes(tubes[rows]), candidates.proposal)
     exists = candidates.proposal[:, 0] >= 0
     rows = np.where(exists, windows.first_row[:, None] + candidates.proposal[:, 0], 0)
     of_candidate = np.where(exists, np.arange(Q, dtype=np.int32), -1)
-    return Slots(overlap_planes(tubes[rows]), exists, of_candidate[:, None])
+    return Slots(overlap_planes(tubes[rows]), of_candidate[:, None])
 
 
 def matches(before: np.ndarray, now: np.ndarray, *, off: int, threshold: float) -> np.ndarray:
@@ -65,7 +63,7 @@ def match_table(slots: Slots, windows: LinkWindows, *, threshold: float) -> np.n
     """All matches of a batch: bool `[lags, W, P, P]`.
 
     `[lag - 1, w, i, j]` says whether slot j of window w continues slot i of the same video's window
-    `lag` places before; False where there is none or where they share no frame.
+    `lag` places before; False where there is no such window or where they share no frame.
     """
     K, P, W = slots.planes.shape[1:]
     table = []
@@ -89,5 +87,4 @@ def _fill(result: np.ndarray, slots: Slots, now: np.ndarray, lag: int, *, off, t
         some = now[start : start + size]
         # Not by an index, which would leave the windows' axis apart in memory.
         before, here = (np.take(slots.planes, w, axis=3) for w in (some - lag, some))
-        both = slots.exists[some - lag][:, :, None] & slots.exists[some][:, None, :]
-        result[some] = matches(before, here, off=off, threshold=threshold) & both
+        result[some] = matches(before, here, off=off, threshold=threshold)

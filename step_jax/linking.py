@@ -177,7 +177,7 @@ def _in_order(rows: TubeletRows) -> TubeletRows:
 def _batches(windows: LinkWindows, rows: TubeletRows) -> Iterator[tuple[int, int]]:
     """Ranges of videos, each of about `_BATCH_VALUES` floats or of one video."""
     classes, (R, K) = rows.scores.shape[1], rows.tubes.shape[1:3]
-    values = windows.num_rows * (R * K + classes) * 4
+    values = windows.num_rows * (R * K * 4 + classes)
     batch = (np.cumsum(values) - values) // _BATCH_VALUES
     first = np.unique(windows.video[np.flatnonzero(starts_of_runs(batch))])
     for start, stop in itertools.pairwise([*first.tolist(), len(rows.videos)]):

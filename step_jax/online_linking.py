@@ -218,7 +218,6 @@ class OnlineLinker:
             table = matches(
                 window.slots.planes, found.slots.planes, off=off, threshold=self.options.match_iou
             )
-            table &= window.slots.exists[:, :, None] & found.slots.exists[:, None]
             table = np.pad(table, ((0, 0), (0, 0), (0, 1)))  # a last column that matches nothing
             label, at = np.nonzero(last_time == window.time)
             rows = table[label % len(table), last_slot[label, at]]
