@@ -12,10 +12,12 @@ from step_jax.video.reading import (
     probe,
     read_frames,
 )
+from step_jax.video.timed import TimedVideo
 from step_jax.video.writing import VideoWriter
 
 __all__ = [
     "DEFAULT_FOLDER_FPS",
+    "TimedVideo",
     "VideoInfo",
     "VideoWriter",
     "check_complete",

@@ -104,7 +104,7 @@ def _check_matroska(file: BinaryIO, size: int, path: pathlib.Path):
     """Walks the elements; one of unknown size (a live recording) is entered instead of skipped."""
     position = 0
     while position < size:
-        name, length, data = _ebml_element(_read(file, position, 12), position)
+        name, length, data = ebml_element(_read(file, position, 12), position)
         if data > size:
             raise _truncated(path, f"it ends inside an element's header at byte {position}")
         if length is not None:
@@ -114,7 +114,7 @@ def _check_matroska(file: BinaryIO, size: int, path: pathlib.Path):
         position = data + (length or 0)
 
 
-def _ebml_element(header: bytes, position: int) -> tuple[int, int | None, int]:
+def ebml_element(header: bytes, position: int) -> tuple[int, int | None, int]:
     """Name, length (None: unknown) and first byte of the data of the element at `position`.
 
     Both numbers start with as many zero bits as bytes follow the first; only the length's marker

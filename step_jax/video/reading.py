@@ -82,7 +82,7 @@ def count_frames(path: str | os.PathLike) -> int:
     path = pathlib.Path(path)
     if path.is_dir():
         return len(image_files(path))
-    capture = _open(path)
+    capture = open_capture(path)
     try:
         count = 0
         while capture.grab():
@@ -126,7 +126,7 @@ def _read_folder(
 ) -> Iterator[tuple[float, np.ndarray]]:
     first_shape = None
     for number, file in list(enumerate(image_files(folder)))[start:stop]:
-        frame = _read_image(file)
+        frame = cv2.cvtColor(read_bgr(file), cv2.COLOR_BGR2RGB)
         first_shape = first_shape or frame.shape
         if frame.shape != first_shape:
             raise InputError(
@@ -136,7 +136,8 @@ def _read_folder(
         yield number / fps, frame
 
 
-def _read_image(path: pathlib.Path) -> np.ndarray:
+def read_bgr(path: pathlib.Path) -> np.ndarray:
+    """An image, BGR uint8 [H, W, 3]. Raises InputError for what is damaged or no image."""
     data = path.read_bytes()
     image = None
     if data and not _cut_off(data):
@@ -146,7 +147,7 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
             image = None
     if image is None:
         raise InputError(f"{path}: cannot be decoded as an image; replace the damaged file")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _cut_off(data: bytes) -> bool:
@@ -159,14 +160,15 @@ def _cut_off(data: bytes) -> bool:
 def _read_file(
     path: pathlib.Path, fps: float | None, start: int, stop: int | None
 ) -> Iterator[tuple[float, np.ndarray]]:
-    capture = _open(path)
+    capture = open_capture(path)
     clock = _Clock(fps, capture.get(cv2.CAP_PROP_FPS))
     number = 0
     try:
         while (stop is None or number < stop) and capture.grab():
             time_s = clock.tick(number, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             if number >= start:
-                yield time_s, _retrieve(capture, path, number)
+                frame = retrieve_bgr(capture, path, number)
+                yield time_s, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
             number += 1
     finally:
         capture.release()
@@ -174,11 +176,12 @@ def _read_file(
         raise InputError(f"{path}: has no frame that can be decoded")
 
 
-def _retrieve(capture: cv2.VideoCapture, path: pathlib.Path, number: int) -> np.ndarray:
+def retrieve_bgr(capture: cv2.VideoCapture, path: pathlib.Path, number: int) -> np.ndarray:
+    """The frame grabbed last, BGR uint8 [H, W, 3]; `path` and `number` name it in the error."""
     decoded, frame = capture.retrieve()
     if not decoded:
         raise InputError(f"{path}: frame {number} cannot be decoded; the file is damaged there")
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    return frame
 
 
 class _Clock:
@@ -203,14 +206,19 @@ class _Clock:
         return stated_s
 
 
-def _open(path: pathlib.Path) -> cv2.VideoCapture:
+def open_capture(path: pathlib.Path, *, threads: int = 0) -> cv2.VideoCapture:
+    """Opens a video file. threads: that decode it; 0 takes the machine's.
+
+    Raises InputError for what is missing or no video.
+    """
     check_exists(path)
     if not path.is_file():
         raise InputError(f"{path}: is neither a file nor a folder of images")
     _check_binary(path)
     with held_stderr() as held:
         # The absolute path, because FFmpeg takes a name with a colon for a network protocol.
-        capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+        options = [cv2.CAP_PROP_N_THREADS, threads] if threads else []
+        capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, options)
         if not capture.isOpened():
             held.drop = ""
     if not capture.isOpened():
@@ -247,7 +255,7 @@ def _check_rate(path: pathlib.Path, fps: float | None):
 def _rate(path: pathlib.Path, times: list[float], fps: float | None) -> float:
     if fps or path.is_dir():
         return fps or DEFAULT_FOLDER_FPS
-    capture = _open(path)
+    capture = open_capture(path)
     stated = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     if len(times) < 2:
