@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -218,17 +218,32 @@ def read_detections(path: str | os.PathLike, *, step: int | None = None) -> Dete
     """
     path = pathlib.Path(path)
     header = read_header(path)
-    wanted = None if step is None else [("step", "=", step)]
-    try:
-        table = pq.read_table(path, columns=SCHEMA.names, filters=wanted)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a detections table: {error}") from error
-    for name in SCHEMA.names:
-        if table[name].null_count:
-            raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
-    columns = _numpy_columns(table.unify_dictionaries().combine_chunks())
-    _check_values(columns, header, where=path)
-    detections = _detections(header, columns)
+    names: dict[str, int] = {}
+    pieces: dict[str, list[np.ndarray]] = {}
+    for columns in _row_groups(path, header):
+        own = [names.setdefault(name, len(names)) for name in columns.pop("videos")]
+        columns["video"] = np.array(own, np.int32)[columns["video"]]
+        rows = slice(None) if step is None else columns["step"] == step
+        for name, values in columns.items():
+            pieces.setdefault(name, []).append(values[rows])
+    # A column at a time, whose pieces are then forgotten: tables take much of a machine's memory.
+    boxes = [np.stack(group, axis=-1) for group in zip(*map(pieces.pop, BOX_COLUMNS), strict=True)]
+    detections = Detections(
+        header=header,
+        videos=tuple(names),
+        boxes=np.concatenate(boxes),
+        **{
+            field_name: np.concatenate(pieces.pop(column))
+            for field_name, column in (
+                ("video", "video"),
+                ("frame", "frame"),
+                ("step", "step"),
+                ("tubelet", "tubelet"),
+                ("label", "class"),
+                ("score", "score"),
+            )
+        },
+    )
     _unique_order(detections, where=path)
     return detections
 
@@ -282,17 +297,32 @@ def _numpy_columns(table: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
     return {"videos": video.dictionary.to_pylist(), "video": video.indices.to_numpy(), **arrays}
 
 
-def _detections(header: TableHeader, columns: dict[str, np.ndarray]) -> Detections:
-    return Detections(
-        header=header,
-        videos=tuple(columns["videos"]),
-        label=columns["class"],
-        boxes=np.stack([columns[name] for name in BOX_COLUMNS], axis=-1),
-        **{name: columns[name] for name in ("video", "frame", "step", "tubelet", "score")},
-    )
+def _row_groups(path: pathlib.Path, header: TableHeader) -> Iterator[dict[str, np.ndarray]]:
+    """The checked columns of one row group after the other; of none if there are no rows."""
+    yield _numpy_columns(SCHEMA.empty_table())
+    first_row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number, columns=SCHEMA.names)
+                _check_no_nulls(table, path)
+                columns = _numpy_columns(table.unify_dictionaries().combine_chunks())
+                _check_values(columns, header, where=path, first_row=first_row)
+                first_row += len(table)
+                yield columns
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a detections table: {error}") from error
 
 
-def _check_values(columns: dict[str, np.ndarray], header: TableHeader, *, where):
+def _check_no_nulls(table: pa.Table, path: pathlib.Path):
+    for name in SCHEMA.names:
+        if table[name].null_count:
+            raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
+
+
+def _check_values(
+    columns: dict[str, np.ndarray], header: TableHeader, *, where, first_row: int = 0
+):
     limits = {
         "frame": (0, None),
         "tubelet": (0, None),
@@ -303,20 +333,22 @@ def _check_values(columns: dict[str, np.ndarray], header: TableHeader, *, where)
         values = columns[name]
         bad = values < low if high is None else (values < low) | (values > high)
         expected = f"{low} or more" if high is None else f"{low} to {high}"
-        _check_none(bad, columns, name, f"expected {expected}", where=where)
+        _check_none(bad, columns, name, f"expected {expected}", where=where, first_row=first_row)
     for name in ("score", *BOX_COLUMNS):
         bad = ~np.isfinite(columns[name])
-        _check_none(bad, columns, name, "expected a finite number", where=where)
+        _check_none(
+            bad, columns, name, "expected a finite number", where=where, first_row=first_row
+        )
 
 
-def _check_none(bad: np.ndarray, columns: dict, name: str, expected: str, *, where):
+def _check_none(bad: np.ndarray, columns: dict, name: str, expected: str, *, where, first_row: int):
     if not bad.any():
         return
     row = int(bad.argmax())
     video = columns["videos"][columns["video"][row]]
     raise InputError(
-        f"{where}: row {row} (video {video!r}, frame {columns['frame'][row]}): {name} is "
-        f"{columns[name][row]}; {expected} ({np.count_nonzero(bad)} such rows)"
+        f"{where}: row {first_row + row} (video {video!r}, frame {columns['frame'][row]}): "
+        f"{name} is {columns[name][row]}; {expected} ({np.count_nonzero(bad)} such rows)"
     )
 
 

@@ -69,6 +69,23 @@ def test_what_is_written_is_read(tmp_path):
     assert read.score.dtype == read.boxes.dtype == np.float32
 
 
+@pytest.mark.parametrize("row_group_rows", [7, 100, 2**20])
+def test_one_step_of_many_row_groups(tmp_path, row_group_rows):
+    """Whose dictionaries of names differ; a broken row is named by its place in the file."""
+    parts = [random_rows(seed, videos=(f"v{seed}", "v")) for seed in range(3)]
+    path = write(tmp_path / "d.parquet", *parts, row_group_rows=row_group_rows)
+    everything = [row for part in parts for row in zip(*part.values(), strict=True)]
+    assert as_rows(read_detections(path)) == everything
+    assert as_rows(read_detections(path, step=2)) == [row for row in everything if row[2] == 2]
+    stored = pq.read_table(path)
+    scores = stored["score"].to_numpy().copy()
+    scores[len(scores) - 5] = np.nan
+    changed = stored.set_column(5, SCHEMA.field("score"), pa.array(scores))
+    pq.write_table(changed, path, row_group_size=row_group_rows)
+    with pytest.raises(InputError, match=rf"row {len(scores) - 5} .*score is nan"):
+        read_detections(path, step=1)
+
+
 def test_any_reader_of_parquet_finds_the_schema(tmp_path):
     path = write(tmp_path / "d.parquet", random_rows(0))
     stored = pq.read_table(path)

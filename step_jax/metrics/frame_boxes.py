@@ -105,19 +105,20 @@ def detected_boxes(
     videos = annotations.split(split)
     check_classes(detections.classes, annotations)
     rows = detections.at_step(step)
-    number = video_numbers(rows, annotations, split)
-    rows = rows.take(np.argsort(number[rows.video], kind="stable"))
-    video = number[rows.video]
-    _check_frames(rows, video, videos)
+    number = video_numbers(rows, annotations, split).astype(np.int32)
+    order = np.argsort(number[rows.video], kind="stable")
     first = first_frames(videos)
-    _check_frames_count(rows, first[video] + rows.frame, videos)
     sides = np.array([[v.width, v.height, v.width, v.height] for v in videos], np.float32)
-    for block in _blocks(video, num_videos=len(videos)):
-        some = rows.take(block)
-        frame = first[video[block]] + some.frame
-        order = np.lexsort((some.tubelet, -some.score, some.label, frame))
-        boxes = np.clip(some.boxes, 0, 1) * sides[video[block]]
-        yield FrameBoxes(frame, some.label.astype(np.int64), boxes, some.score).take(order)
+    counts = frames_that_count(videos, rows.header)
+    for block in _blocks(number[rows.video[order]], num_videos=len(videos)):
+        some = rows.take(order[block])
+        video = number[some.video]
+        _check_frames(some, video, videos)
+        frame = first[video] + some.frame
+        _check_frames_count(some, counts[frame])
+        boxes = np.clip(some.boxes, 0, 1) * sides[video]
+        in_order = np.lexsort((some.tubelet, -some.score, some.label, frame))
+        yield FrameBoxes(frame, some.label.astype(np.int64), boxes, some.score).take(in_order)
 
 
 def video_numbers(rows, annotations: Annotations, split: str) -> np.ndarray:
@@ -165,8 +166,8 @@ def _check_frames(rows: Detections, video: np.ndarray, videos: Sequence[Video]):
         )
 
 
-def _check_frames_count(rows: Detections, frame: np.ndarray, videos: Sequence[Video]):
-    bad = np.flatnonzero(~frames_that_count(videos, rows.header)[frame])
+def _check_frames_count(rows: Detections, counts: np.ndarray):
+    bad = np.flatnonzero(~counts)
     if len(bad):
         row, header = bad[0], rows.header
         raise InputError(
