@@ -1,5 +1,7 @@
 """Linking against ACT's numbers, against loops, and at each rule and its boundary."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -424,3 +426,9 @@ def test_bad_input_is_refused_in_one_line(change, message):
     with pytest.raises(InputError, match=message) as error:
         link(rows, sizes=sizes, options=LinkOptions(**change.get("options", {})))
     assert "\n" not in str(error.value)
+
+
+def test_none_of_it_needs_jax():
+    modules = "step_jax.online_linking, step_jax.trimming"
+    code = f"import sys; sys.modules['jax'] = sys.modules['tensorflow'] = None; import {modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
