@@ -1,9 +1,10 @@
 """Batches of windows, for training without end and for evaluation once each.
 
 Training: every epoch goes once through the records that have a window to draw and draws one window
-of each. What is drawn, and how it is augmented, depends on (seed, epoch, record); the order on
-(seed, epoch). The stream runs on from epoch to epoch, so that every batch is full, and starts at
-any step without decoding what came before.
+of each; of AVA, where the keyframes are known, every one of them. What is drawn, and how it is
+augmented, depends on (seed, epoch, record); the order on (seed, epoch). The stream runs on from
+epoch to epoch, so that every batch is full, and starts at any step without decoding what came
+before.
 """
 
 from __future__ import annotations
@@ -18,8 +19,20 @@ import tensorflow as tf
 from input_pipeline import clips, records
 from input_pipeline.augment import Augment
 from input_pipeline.clips import WindowShape
-from input_pipeline.plans import EpochDraw, EpochPlan, GridPlan, process_share
-from input_pipeline.reading import find_damaged, read_records
+from input_pipeline.keyframes import (
+    KeyframeLabels,
+    PeopleOfWindows,
+    check_kind,
+    keyframe_windows,
+)
+from input_pipeline.plans import (
+    EpochDraw,
+    EpochPlan,
+    EveryWindowPlan,
+    GridPlan,
+    process_share,
+)
+from input_pipeline.reading import FILES_AT_ONCE, find_damaged, read_records
 from input_pipeline.records import RecordsIndex, RecordsInfo
 from input_pipeline.windows import WindowMaker
 from step_jax.annotations.selection import matching
@@ -27,6 +40,7 @@ from step_jax.errors import InputError
 from step_jax.modality import Modality
 
 SHUFFLE_BYTES = 256 << 20  # the most memory that the shuffle buffer takes
+MOVIES_AT_ONCE = 16  # files read in turn where each is a movie: the shuffle buffer mixes them
 
 Batch = dict[str, np.ndarray]
 
@@ -47,6 +61,7 @@ def train_batches(
     augment: Augment | None = None,
     background: str = "keep",
     min_target_frames: int | None = None,
+    keyframes: KeyframeLabels | None = None,
     process_index: int = 0,
     process_count: int = 1,
     shuffle_records: int = 1024,
@@ -69,8 +84,10 @@ def train_batches(
       background: "skip" draws only windows with a tube present in the target clip, "keep" any.
       min_target_frames: a tube is present in the target clip if it has boxes in so many of its
         frames; None means in all of them.
+      keyframes: of AVA, whose records hold pixels alone: the windows, all of which are drawn in
+        every epoch, and their tubes; `background` and `min_target_frames` have no meaning then.
       process_index, process_count: which part of the records is this process's.
-      shuffle_records: held in the shuffle buffer, or fewer if they fill 256 MiB.
+      shuffle_records: held in the shuffle buffer (windows of AVA), or fewer if they fill 256 MiB.
       num_threads: of decoding; 0 takes one a core.
       prefetch: batches made ahead.
 
@@ -85,26 +102,31 @@ def train_batches(
     Raises InputError, at once where the records or the options are wrong, or while iterating for a
     record that cannot be read.
     """
-    kind = Modality(modality, flow_frames)
-    source = _Source.open(records_dir, split, WindowShape(clip_frames, input_frames), kind)
-    min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
-    table = clips.window_table(source.index, source.window, min_target_frames=min_target_frames)
-    eligible = {"keep": table.valid, "skip": table.occupied}.get(background)
-    if eligible is None:
-        raise InputError(f"background is {background!r}; expected 'keep' or 'skip'")
-    clips.check_max_tubes(table, source.index, eligible, max_tubes=max_tubes, split=split)
+    window, kind = WindowShape(clip_frames, input_frames), Modality(modality, flow_frames)
+    source = _Source.open(records_dir, split, window, kind, keyframes)
     share = process_share(source.index.num_records, process_index, process_count)
-    plan = EpochPlan(index=source.index, eligible=eligible, share=share, seed=seed)
-    make = WindowMaker(
-        window=source.window,
+    min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
+    if keyframes is None:
+        table = clips.window_table(source.index, window, min_target_frames=min_target_frames)
+        eligible = {"keep": table.valid, "skip": table.occupied}.get(background)
+        if eligible is None:
+            raise InputError(f"background is {background!r}; expected 'keep' or 'skip'")
+        clips.check_max_tubes(table, source.index, eligible, max_tubes=max_tubes, split=split)
+        plan = EpochPlan(index=source.index, eligible=eligible, share=share, seed=seed)
+        joined = None
+    else:
+        grid = source.keyframe_grid(keyframes)
+        plan = EveryWindowPlan(grid=grid, share=share, seed=seed)
+        joined = source.people(keyframes, grid, max_tubes=max_tubes)
+    make = source.maker(
         modality=kind,
         image_size=image_size,
         max_tubes=max_tubes,
         min_target_frames=min_target_frames,
-        classes=source.info.classes,
         augment=augment or Augment(),
+        joined=joined,
     )
-    buffer = min(shuffle_records, SHUFFLE_BYTES // source.record_bytes, plan.num_drawn)
+    buffer = min(shuffle_records, _most_windows(plan, source.record_bytes), plan.num_drawn)
 
     def drawn(step: int) -> tf.data.Dataset:
         position = step * batch_size
@@ -134,6 +156,7 @@ def eval_batches(
     flow_frames: int = 5,
     videos: str = "",
     min_target_frames: int | None = None,
+    keyframes: KeyframeLabels | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int = 0,
@@ -143,6 +166,7 @@ def eval_batches(
 
     The arguments are those of `train_batches`, and `stride`, the step of the grid
     (`clips.window_starts`), and `videos`, a glob over their ids that limits it ("": all).
+    With `keyframes` the grid is theirs, and there are no tubes where they name no people.
     All processes yield the same number of batches, the last of them padded.
 
     Yields what `train_batches` does, and
@@ -150,23 +174,24 @@ def eval_batches(
       video: str [B]; start, num_frames, width, height: int32 [B], the window's first frame and
         its video's length and frame size in the annotation.
     """
-    kind = Modality(modality, flow_frames)
-    source = _Source.open(records_dir, split, WindowShape(clip_frames, input_frames), kind)
+    window, kind = WindowShape(clip_frames, input_frames), Modality(modality, flow_frames)
+    source = _Source.open(records_dir, split, window, kind, keyframes)
     min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
-    if stride < 1:
-        raise InputError(f"stride is {stride}; expected 1 or more")
-    table = clips.window_table(source.index, source.window, min_target_frames=min_target_frames)
-    grid = _grid(source.index, clip_frames=clip_frames, stride=stride, videos=videos)
-    clips.check_max_tubes(table, source.index, grid, max_tubes=max_tubes, split=split)
-    plan = GridPlan.of(source.index, grid)
-    make = WindowMaker(
-        window=source.window,
+    if keyframes is None:
+        table = clips.window_table(source.index, window, min_target_frames=min_target_frames)
+        grid = _grid(source.index, clip_frames=clip_frames, stride=stride, videos=videos)
+        clips.check_max_tubes(table, source.index, grid, max_tubes=max_tubes, split=split)
+        plan, joined = GridPlan.of(source.index, grid), None
+    else:
+        plan = source.keyframe_grid(keyframes, videos=videos)
+        joined = source.people(keyframes, plan, max_tubes=max_tubes)
+    make = source.maker(
         modality=kind,
         image_size=image_size,
         max_tubes=max_tubes,
         min_target_frames=min_target_frames,
-        classes=source.info.classes,
         augment=Augment(),
+        joined=joined,
     )
     share = process_share(source.index.num_records, process_index, process_count)
     owned = _owning_records(plan, source.shards, share)
@@ -191,16 +216,25 @@ def num_eval_batches(
     stride: int,
     batch_size: int,
     videos: str = "",
+    keyframes: KeyframeLabels | None = None,
     process_count: int = 1,
 ) -> int:
     """How many batches `eval_batches` yields, for a progress bar."""
     index = records.load_index(records_dir, split)
-    grid = _grid(index, clip_frames=clip_frames, stride=stride, videos=videos)
-    return _num_batches(GridPlan.of(index, grid), index, batch_size, process_count)
+    if keyframes is None:
+        grid = _grid(index, clip_frames=clip_frames, stride=stride, videos=videos)
+        plan = GridPlan.of(index, grid)
+    else:
+        info = records.load_info(records_dir)
+        options = {"clip_frames": clip_frames, "videos": videos, "where": records_dir}
+        plan = keyframe_windows(keyframes, index, info, **options).plan
+    return _num_batches(plan, index, batch_size, process_count)
 
 
 def _grid(index: RecordsIndex, *, clip_frames: int, stride: int, videos: str) -> np.ndarray:
     """bool [F]: the window grid of the videos that are chosen."""
+    if stride < 1:
+        raise InputError(f"stride is {stride}; expected 1 or more")
     grid = clips.grid_windows(index, clip_frames=clip_frames, stride=stride)
     return grid & np.repeat(matching(index.video_ids, videos), index.num_frames)
 
@@ -220,6 +254,7 @@ def _num_batches(plan: GridPlan, index: RecordsIndex, batch_size: int, process_c
 class _Source:
     """One split of a folder of records, checked against the shape of the windows."""
 
+    where: str
     info: RecordsInfo
     index: RecordsIndex
     shards: list[tuple[str, int]]
@@ -228,38 +263,96 @@ class _Source:
 
     @classmethod
     def open(
-        cls, records_dir: str | os.PathLike, split: str, window: WindowShape, modality: Modality
+        cls,
+        records_dir: str | os.PathLike,
+        split: str,
+        window: WindowShape,
+        modality: Modality,
+        keyframes: KeyframeLabels | None,
     ) -> _Source:
         info = records.load_info(records_dir)
+        check_kind(info, records_dir, joins_labels=keyframes is not None)
         info.check_modality(modality, records_dir)
         index = records.load_index(records_dir, split)
-        window.check_halo(info, records_dir)
+        if keyframes is None:
+            window.check_halo(info, records_dir)
         record_bytes = max(1, info.splits[split].num_bytes // index.num_records)
-        return cls(info, index, records.shard_paths(records_dir, split), window, record_bytes)
+        shards = records.shard_paths(records_dir, split)
+        return cls(os.fspath(records_dir), info, index, shards, window, record_bytes)
+
+    def keyframe_grid(self, keyframes: KeyframeLabels, *, videos: str = "") -> GridPlan:
+        """The windows of AVA's keyframes."""
+        options = {"clip_frames": self.window.clip_frames, "videos": videos, "where": self.where}
+        return keyframe_windows(keyframes, self.index, self.info, **options).plan
+
+    def people(
+        self, keyframes: KeyframeLabels, grid: GridPlan, *, max_tubes: int
+    ) -> PeopleOfWindows:
+        """The tubes of those windows."""
+        window = self.window
+        return PeopleOfWindows(keyframes, grid, self.index, window=window, max_tubes=max_tubes)
+
+    def maker(self, *, joined: PeopleOfWindows | None, min_target_frames: int, **options):
+        """What makes windows of these records; the options are those of `WindowMaker`."""
+        return WindowMaker(
+            window=self.window,
+            classes=self.info.classes if joined is None else joined.classes,
+            joined=joined,
+            # Of the target clip AVA annotates the keyframe.
+            min_target_frames=min_target_frames if joined is None else 1,
+            **options,
+        )
 
 
 def _drawn_records(
-    plan: EpochPlan, shards: list[tuple[str, int]], *, position: int, shuffle_buffer: int
+    plan: EpochPlan | EveryWindowPlan,
+    shards: list[tuple[str, int]],
+    *,
+    position: int,
+    shuffle_buffer: int,
 ) -> tf.data.Dataset:
-    """(record, bytes, start, seed [2]) of all epochs one after the other, from a position on."""
-    first_epoch, num_skipped = divmod(position, plan.num_drawn)
-    num_records = plan.index.num_records
-    shapes = EpochDraw([num_records], [num_records, 2], [], [])
+    """(record, bytes, start, seed [2]) of all epochs one after the other, from a position on.
 
-    def epoch_records(epoch):
+    A record with several windows comes once for each.
+    """
+    first_epoch, num_skipped = divmod(position, plan.num_drawn)
+    shapes = EpochDraw([plan.num_windows], [plan.num_windows, 2], [], [])
+    files_at_once = MOVIES_AT_ONCE if isinstance(plan, EveryWindowPlan) else FILES_AT_ONCE
+    first, count = tf.constant(plan.first), tf.constant(plan.count)
+
+    def epoch_windows(epoch):
         types = [tf.int32, tf.int64, tf.int64, tf.int64]
         drawn = tf.numpy_function(plan.draw, [epoch], types, stateful=False)
         draw = EpochDraw(*map(tf.ensure_shape, drawn, shapes))
+
+        def windows(record, data):
+            # The bytes are the same tensor in all windows of a record, and held once.
+            own = slice(first[record], first[record] + count[record])
+            rest = tf.data.Dataset.from_tensor_slices((draw.starts[own], draw.seeds[own]))
+            return rest.map(lambda start, seed: (record, data, start, seed))
+
+        files = {"file_seed": draw.file_seed, "files_at_once": files_at_once}
         return (
-            read_records(shards, plan.share, file_seed=draw.file_seed)
-            .filter(lambda record, serialized: draw.starts[record] != clips.NO_WINDOW)
+            read_records(shards, plan.share, **files)
+            .filter(lambda record, data: count[record] > 0)
+            .flat_map(windows)
             .shuffle(shuffle_buffer, seed=draw.shuffle_seed, reshuffle_each_iteration=False)
-            .map(lambda record, data: (record, data, draw.starts[record], draw.seeds[record]))
         )
 
     return (
-        tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_records).skip(num_skipped)
+        tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_windows).skip(num_skipped)
     )
+
+
+def _most_windows(plan: EpochPlan | EveryWindowPlan, record_bytes: int) -> int:
+    """How many windows in the shuffle buffer hold SHUFFLE_BYTES of records.
+
+    A record's bytes go with the last of its n windows, which of n that are drawn at random stays
+    1 + 1/2 + ... + 1/n times as long as any one: so much of a record is held for a window.
+    """
+    n = max(1, round(plan.count.sum() / max(1, np.count_nonzero(plan.count))))
+    records_a_window = sum(1 / i for i in range(1, n + 1)) / n
+    return int(SHUFFLE_BYTES / (records_a_window * record_bytes))
 
 
 def _owning_records(plan: GridPlan, shards: list[tuple[str, int]], share: range) -> tf.data.Dataset:

@@ -30,10 +30,10 @@ def process_share(num_records: int, process_index: int, process_count: int) -> r
 
 
 class EpochDraw(NamedTuple):
-    """What one epoch does with the R records of a split.
+    """What one epoch does with the R records of a split; its plan says which windows are whose.
 
-    starts: int32 [R], the window of each, clips.NO_WINDOW where there is none to draw.
-    seeds: int64 [R, 2], of their augmentation.
+    starts: int32 [W], the first frames of windows; clips.NO_WINDOW of a record without any.
+    seeds: int64 [W, 2], of their augmentation.
     file_seed, shuffle_seed: int64 [], of the order of the files and of the shuffle buffer.
     """
 
@@ -48,6 +48,7 @@ class EpochPlan:
     """Training: one window of each record that has one, a function of (seed, epoch, record).
 
     eligible: bool [F], the starts that may be drawn. share: the records of this process.
+    first, count: int64 [R], which windows of a draw are each record's: its own, if it has one.
     """
 
     index: RecordsIndex
@@ -65,19 +66,73 @@ class EpochPlan:
             )
 
     @cached_property
+    def first(self) -> np.ndarray:
+        return np.arange(self.index.num_records)
+
+    @cached_property
+    def count(self) -> np.ndarray:
+        _, eligible = clips.core_counts(self.index, self.eligible)
+        return (eligible > 0).astype(np.int64)
+
+    @property
+    def num_windows(self) -> int:
+        """W of a draw."""
+        return self.index.num_records
+
+    @cached_property
     def num_drawn(self) -> int:
         """Windows an epoch, of this process."""
-        _, count = clips.core_counts(self.index, self.eligible)
-        return int((count[self.share.start : self.share.stop] > 0).sum())
+        return int(self.count[self.share.start : self.share.stop].sum())
 
     def draw(self, epoch: int) -> EpochDraw:
         """One epoch's draw, the same on every process."""
-        bits = np.random.Philox(key=np.array([self.seed, epoch], np.uint64))
-        random = np.random.Generator(bits)
+        random = _epoch_generator(self.seed, epoch)
         num_records = self.index.num_records
         starts = clips.draw_starts(self.index, self.eligible, random.random(num_records))
         seeds = random.integers(0, 2**62, (num_records, 2))
         return EpochDraw(starts, seeds, *random.integers(0, 2**62, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class EveryWindowPlan:
+    """Training: every window of a grid once an epoch; what is done to it depends on (seed, epoch).
+
+    grid: the windows, of all records. share: the records of this process.
+    """
+
+    grid: GridPlan
+    share: range
+    seed: int
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; expected 0 or more")
+        if not self.num_drawn:
+            raise InputError("no record of this process has a window; use fewer processes")
+
+    @property
+    def first(self) -> np.ndarray:
+        return self.grid.first
+
+    @property
+    def count(self) -> np.ndarray:
+        return self.grid.count
+
+    @property
+    def num_windows(self) -> int:
+        """W of a draw."""
+        return len(self.grid.starts)
+
+    @cached_property
+    def num_drawn(self) -> int:
+        """Windows an epoch, of this process."""
+        return self.grid.num_windows(self.share)
+
+    def draw(self, epoch: int) -> EpochDraw:
+        """One epoch's draw, the same on every process."""
+        random = _epoch_generator(self.seed, epoch)
+        seeds = random.integers(0, 2**62, (self.num_windows, 2))
+        return EpochDraw(self.grid.starts, seeds, *random.integers(0, 2**62, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,3 +158,8 @@ class GridPlan:
     def num_windows(self, share: range) -> int:
         """Windows of some of the records."""
         return int(self.count[share.start : share.stop].sum())
+
+
+def _epoch_generator(seed: int, epoch: int) -> np.random.Generator:
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    return np.random.Generator(bits)

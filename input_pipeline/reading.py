@@ -8,10 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 FILES_AT_ONCE = 8
+THREADS = 8  # that read files
 
 
 def read_records(
-    shards: Sequence[tuple[str, int]], share: range, *, file_seed: tf.Tensor | None = None
+    shards: Sequence[tuple[str, int]],
+    share: range,
+    *,
+    file_seed: tf.Tensor | None = None,
+    files_at_once: int = FILES_AT_ONCE,
 ) -> tf.data.Dataset:
     """(record, bytes) of a range of records, several files at once.
 
@@ -19,6 +24,7 @@ def read_records(
       shards: (path, number of records) of the record files.
       share: which records, counted through all files.
       file_seed: int64 [], shuffles the files; None keeps their order.
+      files_at_once: between which the records change one by one.
     """
     parts, before = [], 0
     for path, num_records in shards:
@@ -36,9 +42,10 @@ def read_records(
         records = tf.data.TFRecordDataset(path).skip(skip)
         return tf.data.Dataset.zip((tf.data.Dataset.range(first, stop), records))
 
-    at_once = min(len(parts), FILES_AT_ONCE)
+    at_once = min(len(parts), files_at_once)
+    threads = min(at_once, THREADS)
     return files.interleave(
-        read, cycle_length=at_once, num_parallel_calls=at_once, deterministic=True
+        read, cycle_length=at_once, num_parallel_calls=threads, deterministic=True
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from input_pipeline import augment as augmentation
@@ -37,11 +39,17 @@ class WindowMaker:
         min_target_frames: int,
         augment: Augment,
         classes: tuple[str, ...],
+        joined: Callable[[int, int], tuple[np.ndarray, ...]] | None = None,
     ):
+        """joined: looks up the targets of a window by its record and start, for records that hold
+        pixels alone (`keyframes.PeopleOfWindows`); None: the records hold tubes."""
         # Images to read of each input frame, by kind, in the order of the channels.
         self._reads = {"frames": 1} if modality.has_rgb else {}
         self._reads |= {"flow": modality.flow_frames} if modality.has_flow else {}
-        self._spec = builders.features(len(classes), flow=modality.has_flow).tf_example_spec
+        flow = modality.has_flow
+        held = builders.features(len(classes), flow=flow)
+        held = held if joined is None else builders.pixel_features(flow=flow)
+        self._spec = held.tf_example_spec
         if not modality.has_rgb:
             del self._spec["frames"]
         self._window = window
@@ -51,15 +59,16 @@ class WindowMaker:
         self._min_target_frames = min_target_frames
         self._augment = augment
         self._flipped_label = augmentation.flip_permutation(classes, augment.flip_swaps)
+        self._joined = joined
+        self._num_classes = len(classes)
 
     def train_window(self, record, serialized, start, seed) -> dict[str, tf.Tensor]:
         """The augmented window at `start` (int32 []) of a record; `seed` int64 [2]."""
-        del record
         example = self._parse(serialized)
         images = self._images(example, start[None])
         size = _size_of(images)
         flip_seed, crop_seed, colour_seed, erase_seed = tf.unstack(tf.random.split(seed, 4))
-        boxes, mask, labels = self._targets(example, start)
+        boxes, mask, labels = self._targets(example, record, start)
         crop = tf.concat([[0, 0], size], axis=0)
         if self._augment.crop:
             crop = self._draw_crop(crop_seed, boxes, mask, size)
@@ -89,7 +98,7 @@ class WindowMaker:
 
         def window(places, start):
             clip = self._clip(pictures, places)
-            made = self._assemble(example, clip, self._targets(example, start))
+            made = self._assemble(example, clip, self._targets(example, record, start))
             return made | {"record": record, "start": start}
 
         return tf.data.Dataset.from_tensor_slices((places, starts)).map(window)
@@ -137,7 +146,13 @@ class WindowMaker:
         ]
         return tf.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
 
-    def _targets(self, example, start) -> targets.Targets:
+    def _targets(self, example, record, start) -> targets.Targets:
+        if self._joined is not None:
+            types = [tf.float32, tf.bool, tf.float32]
+            found = tf.numpy_function(self._joined, [record, start], types, stateful=False)
+            shape = [self._max_tubes, self._window.input_frames]
+            shapes = [*shape, 4], shape, [self._max_tubes, self._num_classes]
+            return targets.Targets(*map(tf.ensure_shape, found, shapes))
         return targets.window_targets(
             example, start, window=self._window, max_tubes=self._max_tubes
         )

@@ -38,11 +38,10 @@ class People(Keyframes):
     after: np.ndarray
     remarks: dict[str, int]
 
-    def targets(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of some people: boxes float32 [n, 3, 4] at T - 1, T, T + 1, 0 where there is none; which
-        of them there are, bool [n, 3]; and the labels at T, bool [n, C]."""
-        at = np.arange(len(self))[rows]
-        at = np.stack([self.before[at], at, self.after[at]], axis=1)
+    def targets(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the people at an index array [n]: boxes float32 [n, 3, 4] at T - 1, T, T + 1, 0 where
+        there is none; which of them there are, bool [n, 3]; and the labels at T, bool [n, C]."""
+        at = np.stack([self.before[rows], rows, self.after[rows]], axis=1)
         there = at != ABSENT
         return np.where(there[..., None], self.boxes[at], 0), there, self.labels[rows]
 
