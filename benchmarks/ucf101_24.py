@@ -1,9 +1,9 @@
 """Evaluates as much as UCF101-24's test list gives: `python -m benchmarks.ucf101_24`.
 
 Simulates 910 videos with 160,000 windows of 11 tubelets, whose 24 classes have boxes of their own
-(`simulated_tubelets`), writes them as a tubelet table (4.2 GB, a file of 2.2; not timed) and goes from
-the table to frame-mAP, tubes, trimmed tubes and video-mAP as `step_jax.metrics.ucf101_24` does,
-video by video. For one core: `OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.ucf101_24`.
+(`simulated_tubelets`), writes them as a tubelet table (4.2 GB, a file of 2.2; not timed) and goes
+from the table to frame-mAP, tubes, trimmed tubes and video-mAP as `step_jax.metrics.ucf101_24`
+does, video by video. For one core: `OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.ucf101_24`.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def _number_tubes(
     lags, W, P, _ = table.shape
     # One row a (lag, window, slot before); a last row and a last column that match nothing.
     rows = np.zeros((lags * W * P + 1, P + 1), bool)
-    rows[:-1, :-1] = table.reshape(-1, P)
+    rows[:-1, :-1] = table.reshape(lags * W * P, P)
 
     first, length, label = _sequences(batch)
     live = LiveTubes(len(first))

@@ -365,6 +365,14 @@ def test_no_tubelets_no_tubes(tmp_path):
     assert len(link(rows, sizes={}, options=LinkOptions(global_nms=0.7))) == 0
 
 
+@pytest.mark.parametrize("num_boxes", [1, 3])
+def test_scores_below_the_least_everywhere(num_boxes):
+    rows = random_rows(0, num_frames=30, num_boxes=num_boxes)
+    rows = replace(rows, scores=rows.scores / 200)
+    tubes = link(rows, sizes={"v": (30, SIDE, SIDE)}, options=LinkOptions(class_scores=True))
+    assert (len(tubes), tubes.class_scores.shape) == (0, (0, 3))
+
+
 def test_scores_of_all_classes(tmp_path):
     parts, sizes = several_videos()
     rows = concatenate(parts[0].header, parts)
