@@ -2,6 +2,7 @@
 
     python -m input_pipeline.prepare --annotations FILE --output DIR [--flow DIR]
     python -m input_pipeline.prepare ucf101_24 --source DIR --output DIR
+    python -m input_pipeline.prepare ava --videos DIR --annotations DIR --output DIR
 
 Every video is decoded once, by a pool of processes, into a frame store under `DIR/partial-*`; then
 TFDS writes the records from the stores. An interrupted run goes on with the videos that have no
@@ -94,7 +95,7 @@ def prepare(
         return False
     _check_videos(annotations)
     images = None if flow is None else flow_folders.find_flow(flow, annotations)
-    with _locked_folder(output):
+    with locked_folder(output):
         partial = output / f"partial-{digest[:12]}"
         partial.mkdir(exist_ok=True)
         store_frames(
@@ -190,7 +191,7 @@ def _video_bytes(path: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def _locked_folder(output: pathlib.Path) -> Iterator[None]:
+def locked_folder(output: pathlib.Path) -> Iterator[None]:
     """Makes the folder and keeps other runs out of it. Fails before hours of decoding, not after.
 
     The lock is the operating system's: it goes with the process, however that ends.
@@ -333,12 +334,16 @@ def _fewest_records(annotations: Annotations, options: RecordOptions) -> int:
 # --- command --------------------------------------------------------------------------------------
 
 
-def main(argv: Sequence[str] | None = None):
-    """The command; `ucf101_24` as its first argument is one of its own."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; `ucf101_24` or `ava` as its first argument is one of its own."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["ucf101_24"]:
         _prepare_ucf101_24(argv[1:])
-        return
+        return 0
+    if argv[:1] == ["ava"]:
+        from input_pipeline.ava import command  # which imports this module
+
+        return command.main(argv[1:])
     arguments = _parser().parse_args(argv)
     path = pathlib.Path(arguments.annotations)
     options = record_options(arguments)
@@ -352,6 +357,7 @@ def main(argv: Sequence[str] | None = None):
         flow=arguments.flow,
     )
     print(summary(arguments.output) if built else f"{arguments.output}: up to date")
+    return 0
 
 
 def _prepare_ucf101_24(argv: Sequence[str]):
@@ -389,7 +395,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.prepare",
         description="Build the clip records of a data set.",
-        epilog="From UCF101-24 as downloaded: python -m input_pipeline.prepare ucf101_24 --help",
+        epilog="From data sets as downloaded: python -m input_pipeline.prepare ucf101_24 --help, "
+        "python -m input_pipeline.prepare ava --help",
     )
     parser.add_argument("--annotations", required=True, help="native annotation file (JSON)")
     parser.add_argument("--output", required=True, help="folder of the records")

@@ -62,10 +62,10 @@ class VideoReport:
 
     @property
     def remarks(self) -> list[str]:
-        """What somebody should look at, one phrase each."""
+        """What somebody should look at, one phrase each; uneven seconds are only in the tables."""
         texts = [
             f"{len(seconds)} {name.replace('_', ' ')} ({ranges(seconds)})"
-            for name in _LISTS
+            for name in _LISTS[1:]
             if (seconds := getattr(self, name))
         ]
         if self.first_s:

@@ -1,4 +1,4 @@
-"""Which frames of a movie are AVA's: twelve a second, chosen by presentation time, second by second.
+"""Which frames of a movie are AVA's: twelve of each second, chosen by presentation time.
 
 Of the n frames whose time lies in second t these are the ones at floor(i n / 12), i = 0 .. 11, so
 that frame 0 of a second is the first at or after it, whatever the movie's rate.

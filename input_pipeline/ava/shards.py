@@ -92,13 +92,21 @@ class ShardJob:
         parts = [self.video, stat.st_size, stat.st_mtime_ns, str(self.timing), str(self.options)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def finished(self) -> VideoReport | None:
-        """The report if the shard is there, whole, and of this very source and options."""
+    def with_source(self, source: pathlib.Path) -> ShardJob:
+        """The same job, once it is known where the video is."""
+        return dataclasses.replace(self, source=str(source))
+
+    def has_shard(self) -> bool:
+        """Whether the shard is there, whole, of whatever version of the source."""
         report, shard = read_report(pathlib.Path(self.report)), pathlib.Path(self.shard)
         if report is None or report.error or not shard.exists():
-            return None
-        whole = shard.stat().st_size == report.num_bytes
-        return report if whole and report.key == self.key else None
+            return False
+        return shard.stat().st_size == report.num_bytes
+
+    def is_finished(self) -> bool:
+        """Whether the shard is there, and of this very source and options."""
+        report = read_report(pathlib.Path(self.report))
+        return report is not None and report.key == self.key and self.has_shard()
 
     def failed(self, error: str) -> VideoReport:
         """The report of a job that failed."""

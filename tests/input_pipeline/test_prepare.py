@@ -209,7 +209,7 @@ def test_an_output_that_cannot_be_written(annotations, tmp_path):
 
 def test_two_runs_keep_out_of_each_others_way(annotations, tmp_path):
     with (
-        prepare._locked_folder(tmp_path),
+        prepare.locked_folder(tmp_path),
         pytest.raises(InputError, match="another run is building"),
     ):
         prepare.prepare(only(annotations, "b"), tmp_path)
