@@ -114,7 +114,7 @@ class TubeletRows:
 
 def is_tubelet_table(path: str | os.PathLike) -> bool:
     """Whether a Parquet file is one. Raises InputError for what is no Parquet file."""
-    schema = table_header.read_schema(path, table=_TABLE)
+    schema = table_header.read_schema(path, table="a detections table or a tubelet table")
     return table_header.format_of(schema.metadata) == FORMAT
 
 

@@ -7,13 +7,10 @@ gives frame-mAP, and tubes of what it still holds.
 from __future__ import annotations
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from step_jax.annotations import Annotations, read_native, select_videos
-from step_jax.annotations.pyannot import read_pyannot
-from step_jax.annotations.splits import assign_splits, read_video_list
+from step_jax.annotations import Annotations, select_videos
 from step_jax.cli import run_command
 from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
@@ -21,6 +18,7 @@ from step_jax.files import write_json
 from step_jax.linking import LinkOptions
 from step_jax.metrics.average_precision import AP_RULES, check_ap_rule
 from step_jax.metrics.frame_tally import COUNTED_FRAMES, check_counted_frames
+from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.ucf101_24.protocol import ClipLimits, Protocol
 from step_jax.metrics.ucf101_24.report import (
@@ -86,24 +84,6 @@ def evaluate_table(
         options = {"step": step, "protocol": protocol, "tubes": tubes}
         results.append(evaluate_detections(rows, annotations, split, **options))
     return results, header.provenance
-
-
-def read_annotations(path: str, split_file: str | None = None) -> Annotations:
-    """Native JSON, or `pyannot.pkl` with a list of its test videos.
-
-    Raises InputError for another kind of file, and as the readers.
-    """
-    suffix = pathlib.Path(path).suffix
-    if suffix == ".pkl":
-        annotations = read_pyannot(path)
-        test = read_video_list(split_file) if split_file else None
-        return assign_splits(annotations, test=test) if test else annotations
-    if suffix == ".mat":
-        raise InputError(
-            f"{path}: expected native annotations (JSON) or pyannot.pkl; convert it by "
-            "`python -m input_pipeline.convert_annotations`"
-        )
-    return read_native(path)
 
 
 def _steps(wanted: Sequence[int] | None, known: Sequence[int]) -> list[int]:

@@ -19,7 +19,7 @@ from step_jax.cli import run_command
 from step_jax.errors import InputError
 from step_jax.files import write_json
 from step_jax.linking import LinkOptions, link_videos, video_sizes
-from step_jax.metrics.ucf101_24.__main__ import read_annotations
+from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.video_map import video_map
 from step_jax.trimming import TrimOptions, trim

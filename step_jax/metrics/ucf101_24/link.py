@@ -8,7 +8,7 @@ from dataclasses import replace
 from step_jax.annotations import select_videos
 from step_jax.cli import run_command
 from step_jax.linking import LinkOptions
-from step_jax.metrics.ucf101_24.__main__ import read_annotations
+from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.ucf101_24.results import TubeOptions, link_table
 from step_jax.trimming import TrimOptions, trim

@@ -15,6 +15,7 @@ from PIL import Image
 from step_jax.annotations import write_native
 from step_jax.metrics.ucf101_24 import __main__ as command
 from step_jax.metrics.ucf101_24 import link as link_command
+from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.tube_table import read_tubes
 from step_jax.tubelet_writer import write_tubelets
 
@@ -137,7 +138,7 @@ def test_pyannot_and_a_list_of_its_test_videos(tmp_path, monkeypatch, capsys):
     (tmp_path / "pyannot.pkl").write_bytes(pickle.dumps(dict.fromkeys(names, video)))
     (tmp_path / "testlist.txt").write_text(names[0])
     files = f"--annotations={tmp_path / 'pyannot.pkl'}", f"--split_file={tmp_path / 'testlist.txt'}"
-    annotations = command.read_annotations(tmp_path / "pyannot.pkl", tmp_path / "testlist.txt")
+    annotations = read_annotations(tmp_path / "pyannot.pkl", tmp_path / "testlist.txt")
     rows = truth_as_tubelets(annotations)
     sides = np.float32([320, 240, 320, 240])
     tubes = rows.tubes * rows.tubes.dtype.type(320) / sides
