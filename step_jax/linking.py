@@ -180,8 +180,7 @@ def _batches(windows: LinkWindows, rows: TubeletRows) -> Iterator[tuple[int, int
     values = windows.num_rows * (R * K * 4 + classes)
     batch = (np.cumsum(values) - values) // _BATCH_VALUES
     first = np.unique(windows.video[np.flatnonzero(starts_of_runs(batch))])
-    for start, stop in itertools.pairwise([*first.tolist(), len(rows.videos)]):
-        yield start, stop
+    return itertools.pairwise([*first.tolist(), len(rows.videos)])
 
 
 def _link_batch(
