@@ -314,7 +314,8 @@ def test_no_such_configuration_file(run_program, scene):
 
 def test_records_of_another_version(run_program, scene):
     path = scene.records / "records.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 99'))
+    document = json.loads(path.read_text()) | {"version": 99}
+    path.write_text(json.dumps(document))
     parts = [str(path), "version 99; expected", "build the records again in a new folder"]
     check(run_program, "train", scene.flags(), parts=parts)
 
