@@ -22,6 +22,8 @@ _JUMP_MARGIN_S = 10
 # Other containers' time bases have no larger denominators; two such fractions differ by 1e-10 s,
 # and OpenCV's float64 errs by 1e-11 s at most in movies of half a day.
 _MAX_DENOMINATOR = 100_000
+_MOST_FRAMES = 1e12
+_ROUNDING_FRAMES = 0.6  # half of one, and the rate's own
 
 
 class TimedVideo:
@@ -81,15 +83,19 @@ class TimedVideo:
 
     def _checked_timeline(self) -> tuple[Timeline | None, bool]:
         """The container's timeline if OpenCV's rounded first time agrees with it."""
-        shown = self._capture.get(cv2.CAP_PROP_PTS)  # frames since 0, rounded
         since_start_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        self._approximate = Fraction(round(shown - since_start_s * self.fps)) / _rational(self.fps)
+        shown = self._capture.get(cv2.CAP_PROP_PTS)  # frames since 0, rounded
+        is_shown = abs(shown) < _MOST_FRAMES  # of odd rates it is not
+        self._approximate = Fraction(0)
+        if is_shown:
+            self._approximate = round(shown - since_start_s * self.fps) / _rational(self.fps)
         timeline = read_timeline(self._path)
         if timeline is None:
-            return None, not self._approximate
+            return None, is_shown and not self._approximate
         stated_s = timeline.first * timeline.time_base + since_start_s
-        agrees = abs(shown - stated_s * self.fps) < 0.6  # of a frame; half of one is rounding
-        return (timeline, True) if agrees else (None, False)
+        if is_shown and abs(shown - stated_s * self.fps) > _ROUNDING_FRAMES:
+            return None, False
+        return timeline, True
 
     def _origin(self) -> Fraction:
         """The time that OpenCV counts from, seconds."""

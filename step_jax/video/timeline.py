@@ -124,7 +124,10 @@ def _elements(
 
 
 def _read_mp4(file: BinaryIO, size: int) -> Timeline | None:
-    """The first sample's composition time, moved by the edit list as players do."""
+    """The first frame's time: what an edit list waits, else the first sample's composition time.
+
+    FFmpeg shows what comes after the wait at once, whatever its composition time.
+    """
     moov = _box(file, 0, size, b"moov")
     if moov is None:
         return None
@@ -134,12 +137,13 @@ def _read_mp4(file: BinaryIO, size: int) -> Timeline | None:
         if media is None or not _is_video(file, media):
             continue
         rate = _timescale(file, _box(file, *media, b"mdhd"))
-        shift = _edited_start(file, _box(file, *track, b"edts", b"elst"), rate, movie_rate)
+        wait = _edited_start(file, _box(file, *track, b"edts", b"elst"), rate, movie_rate)
         table = _box(file, *media, b"minf", b"stbl")
         if table is None or not _num_entries(file, _box(file, *table, b"stts")):
             return None  # fragmented: the samples are elsewhere
-        offset = _first_composition_offset(file, _box(file, *table, b"ctts"))
-        return Timeline(Fraction(1, rate), offset + shift)
+        if wait is None:
+            wait = _first_composition_offset(file, _box(file, *table, b"ctts"))
+        return Timeline(Fraction(1, rate), wait)
     return None
 
 
@@ -174,19 +178,21 @@ def _timescale(file: BinaryIO, header: tuple[int, int] | None) -> int:
     return struct.unpack_from(">I", data, 20 if data[:1] == b"\1" else 12)[0]
 
 
-def _edited_start(file: BinaryIO, edits: tuple[int, int] | None, rate: int, movie_rate: int) -> int:
-    """What the edit list adds to composition times, in ticks: the wait, less what is cut off."""
+def _edited_start(
+    file: BinaryIO, edits: tuple[int, int] | None, rate: int, movie_rate: int
+) -> int | None:
+    """How long the edit list waits before it shows anything, in ticks; None if it shows nothing."""
     if edits is None:
-        return 0
+        return None
     data = _read(file, edits[0], min(edits[1] - edits[0], _HEAD_BYTES))
     entry = struct.Struct(">QqI" if data[:1] == b"\1" else ">IiI")
     wait = 0
     for number in range(struct.unpack_from(">I", data, 4)[0]):
         duration, media_time, _ = entry.unpack_from(data, 8 + number * entry.size)
         if media_time != _EMPTY_EDIT:
-            return round(Fraction(wait * rate, movie_rate)) - media_time
+            return round(Fraction(wait * rate, movie_rate))
         wait += duration
-    return 0
+    return None
 
 
 def _first_composition_offset(file: BinaryIO, offsets: tuple[int, int] | None) -> int:
