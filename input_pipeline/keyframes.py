@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from input_pipeline import records
 from input_pipeline.clips import WindowShape
 from input_pipeline.plans import GridPlan
 from input_pipeline.records import RecordsIndex, RecordsInfo
@@ -62,6 +63,27 @@ def evaluation_labels(
     """All keyframes of every video, with the annotated people if they are to be classified."""
     people = _people(annotations, split) if with_people else None
     return KeyframeLabels(annotations.label_map().names, people)
+
+
+def describe(
+    labels: KeyframeLabels,
+    records_dir: str | os.PathLike,
+    split: str,
+    *,
+    clip_frames: int,
+    videos: str = "",
+) -> list[str]:
+    """What of the annotations is read, and what is not, for the user. Errors as
+    `keyframe_windows`."""
+    info, index = records.load_info(records_dir), records.load_index(records_dir, split)
+    found = keyframe_windows(
+        labels, index, info, clip_frames=clip_frames, videos=videos, where=records_dir
+    )
+    lines = [f"{split}: {found.summary()}"]
+    if labels.people is not None:
+        told = labels.people.remarks
+        lines.append(f"{split}: " + ", ".join(f"{n:,} {what}" for what, n in told.items()))
+    return lines
 
 
 def _people(annotations: AvaFolder, split: str) -> People:
@@ -181,14 +203,14 @@ def _owners(
     """
     owner = np.full(len(frame), -1, np.int64)
     for number in np.unique(video):
-        records = np.flatnonzero(index.record_video == number)
-        records = records[np.argsort(index.stop_frame[records], kind="stable")]
+        own = np.flatnonzero(index.record_video == number)
+        own = own[np.argsort(index.stop_frame[own], kind="stable")]
         here = np.flatnonzero(video == number)
-        at = np.searchsorted(index.stop_frame[records], frame[here] + REACH)
-        at = np.minimum(at, len(records) - 1)
-        whole = index.first_frame[records[at]] <= np.maximum(frame[here] - REACH, 0)
-        whole &= index.stop_frame[records[at]] >= frame[here] + REACH
-        owner[here] = np.where(whole, records[at], -1)
+        at = np.searchsorted(index.stop_frame[own], frame[here] + REACH)
+        at = own[np.minimum(at, len(own) - 1)]
+        whole = index.first_frame[at] <= np.maximum(frame[here] - REACH, 0)
+        whole &= index.stop_frame[at] >= frame[here] + REACH
+        owner[here] = np.where(whole, at, -1)
     bad = np.flatnonzero(owner < 0)
     if len(bad):
         raise InputError(

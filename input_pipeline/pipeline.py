@@ -40,6 +40,9 @@ from step_jax.errors import InputError
 from step_jax.modality import Modality
 
 SHUFFLE_BYTES = 256 << 20  # the most memory that the shuffle buffer takes
+# Of AVA's records, a few MB each with neighbouring keyframes, which are to be strangers in a batch.
+KEYFRAME_SHUFFLE_BYTES = 1 << 30
+MAX_SPREAD = 60  # frames between the first windows of a record that are decoded together
 MOVIES_AT_ONCE = 16  # files read in turn where each is a movie: the shuffle buffer mixes them
 
 Batch = dict[str, np.ndarray]
@@ -87,7 +90,8 @@ def train_batches(
       keyframes: of AVA, whose records hold pixels alone: the windows, all of which are drawn in
         every epoch, and their tubes; `background` and `min_target_frames` have no meaning then.
       process_index, process_count: which part of the records is this process's.
-      shuffle_records: held in the shuffle buffer (windows of AVA), or fewer if they fill 256 MiB.
+      shuffle_records: held in the shuffle buffer, or fewer if they fill 256 MiB; of AVA windows,
+        and 1 GiB.
       num_threads: of decoding; 0 takes one a core.
       prefetch: batches made ahead.
 
@@ -345,24 +349,28 @@ def _drawn_records(
 
 
 def _most_windows(plan: EpochPlan | EveryWindowPlan, record_bytes: int) -> int:
-    """How many windows in the shuffle buffer hold SHUFFLE_BYTES of records.
+    """How many windows in the shuffle buffer hold as many bytes of records as are allowed.
 
     A record's bytes go with the last of its n windows, which of n that are drawn at random stays
     1 + 1/2 + ... + 1/n times as long as any one: so much of a record is held for a window.
     """
     n = max(1, round(plan.count.sum() / max(1, np.count_nonzero(plan.count))))
     records_a_window = sum(1 / i for i in range(1, n + 1)) / n
-    return int(SHUFFLE_BYTES / (records_a_window * record_bytes))
+    most = KEYFRAME_SHUFFLE_BYTES if isinstance(plan, EveryWindowPlan) else SHUFFLE_BYTES
+    return int(most / (records_a_window * record_bytes))
 
 
 def _owning_records(plan: GridPlan, shards: list[tuple[str, int]], share: range) -> tf.data.Dataset:
-    """(record, bytes, starts [n]) of the records that own windows."""
+    """(record, bytes, starts [n]) of the records that own windows, MAX_SPREAD of them at a time."""
     starts, first, count = map(tf.constant, (plan.starts, plan.first, plan.count))
-    return (
-        read_records(shards, share)
-        .filter(lambda record, data: count[record] > 0)
-        .map(lambda record, data: (record, data, starts[first[record] :][: count[record]]))
-    )
+
+    def pieces(record, data):
+        own = starts[first[record] :][: count[record]]
+        piece = (own - own[0]) // (MAX_SPREAD + 1)
+        numbers = tf.data.Dataset.from_tensor_slices(tf.unique(piece).y)
+        return numbers.map(lambda number: (record, data, tf.boolean_mask(own, piece == number)))
+
+    return read_records(shards, share).filter(lambda record, _: count[record] > 0).flat_map(pieces)
 
 
 def _check_min_target_frames(value: int | None, clip_frames: int) -> int:
