@@ -174,6 +174,8 @@ SHAPES = {
     "without_hard_sampling": ([6, 18, 30], 30, 11),
     "without_rising_thresholds": ([6, 18, 30], 30, 11),
     "smoke": ([6, 18], 18, 11),
+    "smoke_rgb": ([6, 18], 18, 11),
+    "smoke_flow": ([6, 18], 18, 11),
 }
 
 
