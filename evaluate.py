@@ -5,6 +5,9 @@ window of the evaluation split once; prints frame-mAP of every step and class an
 checkpoint, WORKDIR/eval/SPLIT/STEP/{detections.parquet, metrics.json}. With --config.eval.tubes
 also video-mAP, and {tubelets, tubes, tubes_trimmed, report}.parquet and report.png.
 
+Of AVA (--config.data.ava_version) every keyframe once, the official table, and detections.csv in
+the official form; docs/ava.md.
+
 --watch evaluates checkpoints as a training run makes them, and ends when the training has ended.
 --detections FILE computes the numbers again from a table of detections or tubelets, without the
 model.
@@ -24,17 +27,22 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
-from input_pipeline import records
+from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
 from step_jax import evaluations, parallel, run_folder
+from step_jax.annotated_boxes import write_annotated
 from step_jax.annotations import Annotations, read_native, select_videos
+from step_jax.annotations.ava_folder import AvaFolder, open_ava_folder
+from step_jax.annotations.ava_time import FPS
 from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
+from step_jax.detected_keyframes import KeyframeLimits
 from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits, write_table
 from step_jax.inference import Predictor, restore_predictor
 from step_jax.linking import LinkOptions, check_options
+from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.average_precision import check_ap_rule
 from step_jax.metrics.frame_map import format_table
 from step_jax.metrics.frame_tally import check_counted_frames
@@ -111,11 +119,15 @@ def main() -> None:
     workdir = epath.Path(options.workdir)
     config = options.config or read_configuration(workdir)
     if options.detections:
-        results, provenance = evaluate_file(config, options.detections)
-        report = make_metrics(config, results, provenance)
-        print_report(report)
         folder = epath.Path(options.detections).parent
-        write_results(folder, results, report)
+        if config.data.ava_version:
+            report, text = evaluate_ava(config, options.detections, folder)
+            print(text)
+        else:
+            results, provenance = evaluate_file(config, options.detections)
+            report = make_metrics(config, results, provenance)
+            print_report(report)
+            write_results(folder, results, report)
         print(f"wrote {evaluations.write_metrics(folder, report)}")
         return
     if options.watch:
@@ -138,25 +150,44 @@ def evaluate_checkpoint(
     folder = evaluations.folder(workdir, split=config.data.eval_split, step=predictor.step)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    windows = write_table(
+    windows = write_tables(config, folder, predictor)
+    seconds = time.monotonic() - start
+    told = {"checkpoint": predictor.step, "windows": windows, "seconds": round(seconds, 2)}
+    print(f"checkpoint {predictor.step}: {windows} windows in {seconds:.1f} s, {folder}")
+    if config.data.ava_version:
+        report, text = evaluate_ava(config, folder / TABLE, folder)
+        print(text, flush=True)
+    else:
+        results, provenance = evaluate_tables(config, folder)
+        report = make_metrics(config, results, provenance)
+        write_results(folder, results, report)
+        print_report(report)
+    report |= told
+    evaluations.write_metrics(folder, report)
+    return report
+
+
+def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor) -> int:
+    """The table of detections, and that of tubelets if it is wanted; returns the windows."""
+    provenance = {"checkpoint": str(predictor.step), "split": config.data.eval_split}
+    if config.data.ava_version:
+        provenance |= {
+            "ava_version": config.data.ava_version,
+            "image_size": str(predictor.image_size),
+        }
+    batches = evaluation_batches(config, predictor)
+    common = {"stride": config.eval.stride, "provenance": provenance}
+    if config.eval.boxes == "annotated":
+        return write_annotated(folder / TABLE, predictor, batches, **common)
+    return write_table(
         folder / TABLE,
         predictor,
-        evaluation_batches(config, predictor),
-        stride=config.eval.stride,
+        batches,
+        **common,
         limits=detection_limits(config),
-        provenance={"checkpoint": str(predictor.step), "split": config.data.eval_split},
         tubelets=folder / TUBELETS if config.eval.tubes else None,
         tubelet_steps=config.eval.tube_steps,
     )
-    seconds = time.monotonic() - start
-    results, provenance = evaluate_tables(config, folder)
-    report = make_metrics(config, results, provenance)
-    report |= {"checkpoint": predictor.step, "windows": windows, "seconds": round(seconds, 2)}
-    write_results(folder, results, report)
-    evaluations.write_metrics(folder, report)
-    print(f"checkpoint {predictor.step}: {windows} windows in {seconds:.1f} s, {folder}")
-    print_report(report)
-    return report
 
 
 def records_folder(config: ConfigDict) -> str:
@@ -174,12 +205,57 @@ def check_config(config: ConfigDict) -> None:
     detection_limits(config)
     protocol(config)
     records.load_index(records_folder(config), config.data.eval_split)
+    keyframes.check_kind(
+        records.load_info(config.data.records),
+        config.data.records,
+        joins_labels=bool(config.data.ava_version),
+    )
+    if config.data.ava_version:
+        check_ava(config)
+        return
+    if config.eval.boxes != "detected":
+        raise InputError(f"eval.boxes {config.eval.boxes!r}: expected 'detected'; others are AVA's")
     read_annotations(config)
+
+
+def check_ava(config: ConfigDict) -> None:
+    """The same of what AVA alone needs."""
+    ava_evaluation.check_protocol(config.eval.ava_protocol)
+    files, split = ava_folder(config), config.data.eval_split
+    files.label_map()
+    files.labels_path(split)
+    files.exclusions_path(split)
+    if config.eval.frames != "middle" or config.eval.stride != FPS:
+        raise InputError(
+            f"eval.frames is {config.eval.frames!r} and eval.stride {config.eval.stride}; expected "
+            f"'middle' and {FPS}, AVA's keyframes (configs/ava.py)"
+        )
+    if config.eval.boxes not in ("detected", "annotated"):
+        raise InputError(f"eval.boxes {config.eval.boxes!r}: expected one of detected, annotated")
+    if config.eval.boxes == "annotated" and config.eval.tubes:
+        raise InputError("eval.tubes: there are no tubelets where eval.boxes is 'annotated'")
+
+
+def ava_folder(config: ConfigDict) -> AvaFolder:
+    """AVA's annotation files."""
+    if not config.data.annotations:
+        raise InputError(
+            "data.annotations is empty: give --config.data.annotations=DIR, the folder of AVA's "
+            "annotation files"
+        )
+    return open_ava_folder(config.data.annotations, config.data.ava_version)
+
+
+def classes_of(config: ConfigDict) -> tuple[str, ...]:
+    """The classes that the records, or AVA's label map, name."""
+    if config.data.ava_version:
+        return ava_folder(config).label_map().names
+    return records.load_info(records_folder(config)).classes
 
 
 def check_tubes(config: ConfigDict, predictor: Predictor) -> None:
     """Raises InputError for what tubes cannot be made with."""
-    if config.eval.frames != "all":
+    if config.eval.frames != "all" and not config.data.ava_version:
         raise InputError(
             f"eval.tubes: eval.frames is {config.eval.frames!r}; tubes need all frames of a window"
         )
@@ -187,6 +263,8 @@ def check_tubes(config: ConfigDict, predictor: Predictor) -> None:
     for step in config.eval.tube_steps:
         if step not in steps:
             raise InputError(f"eval.tube_steps: step {step}; the detector has steps {list(steps)}")
+    if config.data.ava_version:
+        return  # the tubelets alone
     header = TubeletHeader(
         classes=predictor.classes,
         clip_frames=predictor.clip_frames,
@@ -219,6 +297,7 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
         "stride": config.eval.stride,
         "batch_size": config.eval.batch_size,
         "videos": config.data.eval_videos,
+        "keyframes": evaluation_keyframes(config, predictor),
     }
     total = num_eval_batches(config.data.records, **windows)
     batches = eval_batches(
@@ -232,6 +311,51 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
         num_threads=config.data.threads,
     )
     return tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
+
+
+def evaluation_keyframes(
+    config: ConfigDict, predictor: Predictor
+) -> keyframes.KeyframeLabels | None:
+    """The keyframes of AVA, None of other data sets; says what of them is read."""
+    if not config.data.ava_version:
+        return None
+    files, split = ava_folder(config), config.data.eval_split
+    with_people = config.eval.boxes == "annotated"
+    labels = keyframes.evaluation_labels(files, split, with_people=with_people)
+    if predictor.classes != labels.classes:
+        raise InputError(
+            f"{files.label_map_path()}: its {len(labels.classes)} classes are not the detector's "
+            f"{len(predictor.classes)}; expected the label map that it was trained with"
+        )
+    options = {"clip_frames": predictor.clip_frames, "videos": config.data.eval_videos}
+    for line in keyframes.describe(labels, config.data.records, split, **options):
+        print(line, flush=True)
+    return labels
+
+
+def evaluate_ava(
+    config: ConfigDict, table: epath.PathLike, folder: epath.Path
+) -> tuple[dict[str, Any], str]:
+    """The report for `metrics.json` and the official table of a table of detections or tubelets;
+    writes the last step's detections in the official form and the page into `folder`."""
+    results, provenance = ava_evaluation.evaluate_table(
+        table,
+        ava_folder(config),
+        config.data.eval_split,
+        protocol=config.eval.ava_protocol,
+        videos=config.data.eval_videos,
+        limits=KeyframeLimits(
+            score_threshold=config.eval.score_threshold,
+            nms=config.eval.tubelet_nms,
+            per_class_top=config.eval.per_class_top,
+            top=config.eval.clip_top,
+        ),
+        csv=folder / ava_evaluation.DETECTIONS_CSV,
+    )
+    ava_evaluation.write_page(folder, results)
+    version = config.data.ava_version
+    report = ava_evaluation.make_metrics(results, version=version, provenance=provenance)
+    return report, ava_evaluation.text_of(results, version=version)
 
 
 def evaluate_tables(

@@ -17,7 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 import evaluate
-from input_pipeline import records
+from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
 from step_jax import evaluations, inference, parallel, proposals, run_folder, transfer
 from step_jax.checkpoint import Checkpoints
@@ -54,7 +54,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
     check_config(config)
     info, modality = records.load_info(evaluate.records_folder(config)), modality_of(config)
     info.check_modality(modality, config.data.records)
-    classes = info.classes
+    keyframes.check_kind(info, config.data.records, joins_labels=bool(config.data.ava_version))
+    classes, labels = evaluate.classes_of(config), training_keyframes(config)
 
     # The model and its step; a wrong configuration comes to light here, before anything is written.
     detector = build_detector(num_classes=len(classes), **config.model.to_dict())
@@ -89,7 +90,9 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
 
     # The data that it continues with, and what is told on the way.
     step_function = parallel.data_parallel(train_step, donate=True)
-    batches = training_batches(config, input_frames(detector), start_step=start)
+    batches = training_batches(
+        config, input_frames(detector), keyframe_labels=labels, start_step=start
+    )
     description = inference.describe(
         model=config.model.to_dict(),
         classes=classes,
@@ -233,7 +236,25 @@ def initial_tubes(config: ConfigDict, chunk: int) -> np.ndarray:
     return proposals.initial_tubes(config.proposals, num_frames=chunk, height=side, width=side)
 
 
-def training_batches(config: ConfigDict, frames: int, *, start_step: int) -> Iterator[Any]:
+def training_keyframes(config: ConfigDict) -> keyframes.KeyframeLabels | None:
+    """The labelled keyframes of AVA, None of other data sets; says what of them is read."""
+    if not config.data.ava_version:
+        return None
+    split = config.data.train_split
+    labels = keyframes.training_labels(evaluate.ava_folder(config), split)
+    clip_frames = config.model.clip_frames
+    for line in keyframes.describe(labels, config.data.records, split, clip_frames=clip_frames):
+        print(line, flush=True)
+    return labels
+
+
+def training_batches(
+    config: ConfigDict,
+    frames: int,
+    *,
+    keyframe_labels: keyframes.KeyframeLabels | None,
+    start_step: int,
+) -> Iterator[Any]:
     hide_accelerators()
     from input_pipeline.augment import Augment  # TensorFlow
     from input_pipeline.pipeline import train_batches
@@ -253,6 +274,7 @@ def training_batches(config: ConfigDict, frames: int, *, start_step: int) -> Ite
         flow_frames=data.flow_frames,
         augment=Augment(**config.augment.to_dict()),
         background=data.background,
+        keyframes=keyframe_labels,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         shuffle_records=data.shuffle_records,

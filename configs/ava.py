@@ -1,12 +1,16 @@
 """AVA (Section 4.1), 60 classes a keyframe. Needs a GPU with 16 GB or more, or several.
 
     python train.py --config=configs/ava.py --workdir=runs/ava \
-        --config.data.records=data/ava/records --config.data.annotations=data/ava/annotations.json \
+        --config.data.records=data/ava/records --config.data.annotations=data/ava/annotations \
         --config.train.init_from=runs/ava_classification \
         --config.train.init_skip="('classifier',)"
+    python evaluate.py --workdir=runs/ava
 
 configs/ava.py            the paper's setting: 18.6 mAP on v2.1 with two models' results combined
 configs/ava.py:released   the schedule, sampling and losses of the released model (20.2 mAP)
+
+The records hold pixels alone; data.ava_version = "2.2" reads the newer labels with them. An epoch
+is every labelled keyframe once. docs/ava.md tells how the records are made and two models combined.
 
 Both start from the classification pre-training (configs/ava_classification.py), or from Kinetics
 weights alone, `python -m step_jax.convert kinetics_i3d`. Batch sizes are of all devices together.
@@ -25,10 +29,10 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"configs/ava.py:{variant}: expected configs/ava.py or :released")
     config = common.get_config()
 
+    config.data.ava_version = "2.1"
     config.data.fps = 12.0
     config.data.eval_split = "val"
     config.data.max_tubes = 32
-    config.data.background = "skip"
     config.augment.photometric = 0.0
 
     config.model.backbone = "i3d"
@@ -58,7 +62,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.frames = "middle"
     config.eval.inclusive_nms = True
     config.eval.tubelet_nms = 0.4
-    config.eval.per_class_top = 34
     config.eval.clip_top = 300
     config.eval.frame_nms = 1.0
 

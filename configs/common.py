@@ -27,7 +27,10 @@ def get_config() -> ConfigDict:
 def data() -> dict:
     return {
         "records": "",  # folder that `python -m input_pipeline.prepare` wrote
-        "annotations": "",  # the native JSON the records were made from, for evaluation
+        # The native JSON the records were made from, for evaluation; AVA's folder of CSV files.
+        "annotations": "",
+        # "2.1" | "2.2": records of AVA's movies, whose labels are joined when they are read.
+        "ava_version": "",
         "train_split": "train",
         "eval_split": "test",
         "eval_videos": "",  # glob over video ids that limits evaluation, e.g. "*_g0[12]_*"; "": all
@@ -38,7 +41,7 @@ def data() -> dict:
         "max_tubes": 8,  # G, ground-truth tubes of a window, padded
         "fps": 0.0,  # of the records' frames; detection resamples to it; 0 keeps a video's own
         "background": "keep",  # "keep" | "skip" training windows without an annotated tube
-        "shuffle_records": 1024,  # records held in the shuffle buffer
+        "shuffle_records": 1024,  # records held in the shuffle buffer; of AVA keyframes
         "threads": 0,  # of the input pipeline; 0 lets tf.data choose
     }
 
@@ -134,6 +137,10 @@ def evaluation() -> dict:
         "batch_size": 8,  # windows over all devices
         "stride": 1,  # frames between windows
         "frames": "all",  # of a window that are reported | "middle", the keyframe models' one
+        # "detected", the proposals' | "annotated", those that loss.samples = "ground_truth" is
+        # trained on; of AVA alone
+        "boxes": "detected",
+        "ava_protocol": "2018",  # of the official evaluation: "2018" | "2019" | "2020", docs/ava.md
         # Tubelet NMS as the released model's: valid boxes in pixels of the network's input, both
         # border pixels inside, dropped at the threshold too. False: shares of the sides, above it.
         "inclusive_nms": False,
@@ -146,7 +153,8 @@ def evaluation() -> dict:
         "iou_threshold": 0.5,
         "ap": "trapezoid",  # | "voc", for comparison with papers that count so
         "counted_frames": "all",  # | "annotated", likewise: those without ground truth do not count
-        # Action tubes: tables of tubelets and tubes, video-mAP, a report on one page.
+        # Action tubes: tables of tubelets and tubes, video-mAP, a report on one page. Of AVA, which
+        # has no tubes, the table of tubelets alone, for fusion.
         "tubes": False,
         "tube_steps": (),  # steps of the detector whose tubes are made; none given: the last
         "tube_nms": 0.3,  # iou3dt

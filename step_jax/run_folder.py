@@ -30,7 +30,7 @@ _FREE_KEYS = (
     "eval.",
 )
 # Keys that are younger than some runs, with what those did.
-_YOUNGER_KEYS = {"data.modality": "rgb", "data.flow_frames": 5}
+_YOUNGER_KEYS = {"data.modality": "rgb", "data.flow_frames": 5, "data.ava_version": ""}
 
 
 def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:
