@@ -58,7 +58,8 @@ def assemble(
     first = np.zeros(len(count), np.int64)
     first[tube[::-1]] = links.start[::-1]  # the first of a tube is written last
     stop = np.minimum(links.start[last] + K, num_frames[last])
-    good = (score >= min_score) & (stop - first >= min_frames)
+    # In the precision of the scores: .01 of float32 is below that of float64, and not under .01.
+    good = (score >= np.float32(min_score)) & (stop - first >= min_frames)
 
     last, first, length, score = last[good], first[good], (stop - first)[good], score[good]
     some = np.flatnonzero(good[tube])

@@ -204,7 +204,7 @@ def _slow_sequence(rows, v, label, size, options):
     return [
         t
         for t in tubes
-        if t["score"] >= options.min_score and len(t["frame"]) >= options.min_frames
+        if t["score"] >= np.float32(options.min_score) and len(t["frame"]) >= options.min_frames
     ]
 
 

@@ -338,10 +338,19 @@ def test_scores_and_boxes_are_plain_means():
     assert tubes.score.dtype == np.float64
 
 
-@pytest.mark.parametrize(("threshold", "kept"), [(0.25, 1), (np.nextafter(0.25, 1), 0)])
+@pytest.mark.parametrize(("threshold", "kept"), [(0.25, 1), (np.nextafter(np.float32(0.25), 1), 0)])
 def test_a_score_below_the_least_is_dropped(threshold, kept):
     windows = {0: [(0.375, A)], 1: [(0.125, A)]}
     assert len(link_windows(windows, options={"min_score": threshold})) == kept
+
+
+@pytest.mark.parametrize("num_boxes", [1, 3])
+def test_a_score_of_just_the_least_is_kept(num_boxes):
+    """Scores are float32, where .01 is a little below that of float64."""
+    windows = {start: [(0.01, A)] for start in range(11)}
+    rows = make_rows(windows, num_boxes=num_boxes, num_classes=num_boxes)
+    tubes = link(rows, sizes={"v": (40, SIDE, SIDE)})
+    assert tubes.score.tolist() == [np.float32(0.01)] * num_boxes
 
 
 @pytest.mark.parametrize(("windows", "kept"), [(10, 1), (9, 0)])
