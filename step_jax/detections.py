@@ -305,19 +305,13 @@ def _row_groups(path: pathlib.Path, header: TableHeader) -> Iterator[dict[str, n
         with pq.ParquetFile(path) as file:
             for number in range(file.num_row_groups):
                 table = file.read_row_group(number, columns=SCHEMA.names)
-                _check_no_nulls(table, path)
+                table_header.check_no_nulls(table, SCHEMA.names, path=path)
                 columns = _numpy_columns(table.unify_dictionaries().combine_chunks())
                 _check_values(columns, header, where=path, first_row=first_row)
                 first_row += len(table)
                 yield columns
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: cannot be read as a detections table: {error}") from error
-
-
-def _check_no_nulls(table: pa.Table, path: pathlib.Path):
-    for name in SCHEMA.names:
-        if table[name].null_count:
-            raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
 
 
 def _check_values(

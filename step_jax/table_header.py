@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import typing
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ import pyarrow.parquet as pq
 from step_jax.errors import InputError
 
 Header = TypeVar("Header")
+
+_MOST = 2**16  # of a number: frames, steps, boxes
 
 
 def to_metadata(header: Any, *, format: str, version: int) -> dict[str, str]:
@@ -54,15 +58,16 @@ def from_metadata(
         found = format_of(metadata)
         what = f"it is {found}" if found else f"its metadata lack format={format}"
         raise InputError(f"{path}: not {table} ({what}); expected a file written by {made_by}")
-    texts = {key.decode(): value.decode() for key, value in metadata.items()}
+    texts = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in metadata.items()}
     if texts.get("version") != str(version):
         raise InputError(
             f"{path}: {table} of version {texts.get('version')}; this program reads version "
             f"{version}: make it again with {made_by}"
         )
     try:
-        return kind(**{item.name: _value(item, texts) for item in fields(kind)})
-    except (KeyError, ValueError) as error:
+        hints = typing.get_type_hints(kind)
+        return kind(**{item.name: _value(item, hints, texts) for item in fields(kind)})
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata are broken at {error}") from error
 
 
@@ -83,8 +88,32 @@ def check_columns(schema: pa.Schema, expected: pa.Schema, *, path: str | os.Path
             raise InputError(f"{path}: column {column.name!r} is {found}; expected {column.type}")
 
 
-def _value(item: Any, texts: dict[str, str]) -> Any:
+def check_no_nulls(table: pa.Table, names: Iterable[str], *, path: str | os.PathLike) -> None:
+    """Raises InputError where a row lacks a value of these columns, or a number of its list."""
+    for name in names:
+        column = table[name]
+        nulls = column.null_count
+        if pa.types.is_fixed_size_list(column.type):
+            nulls += sum(chunk.flatten().null_count for chunk in column.chunks)
+        if nulls:
+            raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
+
+
+def _value(item: Any, hints: dict[str, Any], texts: dict[str, str]) -> Any:
+    """What the metadata say of a field. Raises KeyError or ValueError where that means nothing."""
     if item.name not in texts and item.default is not MISSING:
         return item.default
     value = json.loads(texts[item.name])
+    if not _is_a(value, hints[item.name]):
+        raise ValueError(f"{item.name!r}: {texts[item.name][:60]}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON may stand for a field of this type; numbers count from 1."""
+    kinds = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_is_a(one, kinds[0]) for one in value)
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_is_a(one, kinds[1]) for one in value.values())
+    return type(value) is hint and (hint is not int or 1 <= value <= _MOST)

@@ -279,9 +279,7 @@ def read_tubes(path: str | os.PathLike) -> Tubes:
         table = pq.read_table(path, columns=schema.names)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: cannot be read as a table of tubes: {error}") from error
-    for name in schema.names:
-        if table[name].null_count:
-            raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
+    table_header.check_no_nulls(table, schema.names, path=path)
     table = table.unify_dictionaries().combine_chunks()
     columns = {name: _one_chunk(table[name]) for name in schema.names}
     video, class_scores = columns.pop("video"), columns.pop(_CLASS_SCORES, None)

@@ -256,9 +256,7 @@ def _read_group(
         table = file.read_row_group(number, columns=header.schema.names)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: row group {number} cannot be read: {error}") from error
-    for name in table.column_names:
-        if table[name].null_count:
-            raise InputError(f"{path}: column {name!r} has empty values; expected one in each row")
+    table_header.check_no_nulls(table, table.column_names, path=path)
     (batch,) = table.unify_dictionaries().combine_chunks().to_batches() or [None]
     if batch is None:
         raise InputError(f"{path}: row group {number} is empty; expected the rows of a video")

@@ -187,6 +187,48 @@ def test_a_file_with_the_rows_of_a_video_apart_is_refused(tmp_path):
         read_tubelets(tmp_path / "mixed.parquet")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes", "5"),
+        ("classes", "[1, 2]"),
+        ("clip_frames", "-3"),
+        ("clip_frames", '"three"'),
+        ("clip_frames", "3.0"),
+        ("clip_frames", "null"),
+        ("num_boxes", "1000000000000"),
+        ("stride", "0"),
+        ("stride", "-1"),
+        ("steps", '["a"]'),
+        ("num_steps", "0"),
+        ("provenance", "[1, 2]"),
+        ("provenance", "[" * 100000),
+    ],
+)
+def test_metadata_that_mean_nothing(tmp_path, name, text):
+    path = written(tmp_path / "t.parquet", [columns([("a", 1, 0, 0)])])
+    table = pq.read_table(path)
+    metadata = table.schema.metadata | {name.encode(): text.encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(InputError, match=r"t\.parquet: its metadata are broken at"):
+        read_tubelets(path)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["a row", "a number of a row"])
+@pytest.mark.parametrize("name", ["scores", "tubes"])
+def test_empty_values_are_refused(tmp_path, name, inside):
+    path = written(tmp_path / "t.parquet", [columns(all_keys()[:12])])
+    table = pq.read_table(path)
+    values = table[name].to_pylist()
+    values[5] = [None, *values[5][1:]] if inside else None
+    field = table.schema.field(name)
+    at = table.schema.get_field_index(name)
+    table = table.set_column(at, field, pa.array(values, field.type))
+    pq.write_table(table, path)
+    with pytest.raises(InputError, match=f"column '{name}' has empty values"):
+        read_tubelets(path)
+
+
 def test_a_truncated_file_is_one_clear_error(tmp_path):
     path = written(tmp_path / "t.parquet", [columns(all_keys())])
     os.truncate(path, path.stat().st_size // 2)
