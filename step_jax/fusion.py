@@ -28,6 +28,7 @@ import tqdm
 
 from step_jax.cli import run_command
 from step_jax.errors import InputError
+from step_jax.replacing import check_outputs
 from step_jax.tubelet_table import (
     TubeletHeader,
     TubeletRows,
@@ -142,9 +143,7 @@ def _check_files(inputs: Sequence[pathlib.Path], output: str | os.PathLike) -> N
     for first, second in itertools.combinations(inputs, 2):
         if first.resolve() == second.resolve():
             raise InputError(f"{second}: given twice; expected the tables of different detectors")
-    for path in inputs:
-        if path.resolve() == pathlib.Path(output).resolve():
-            raise InputError(f"{output}: is one of the inputs; choose another name for the output")
+    check_outputs([output], inputs=inputs)
 
 
 def _common_header(inputs: Sequence[pathlib.Path]) -> TubeletHeader:

@@ -1,11 +1,11 @@
-"""Writing a file completely or not at all."""
+"""Writing a file completely or not at all, and never over what it is made of."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from step_jax.errors import InputError
 
@@ -30,3 +30,20 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_outputs(
+    outputs: Iterable[str | os.PathLike | None], *, inputs: Iterable[str | os.PathLike | None]
+) -> None:
+    """Raises InputError for an output that is an input, or another output; None is no file."""
+    read = {pathlib.Path(path).resolve() for path in inputs if path is not None}
+    written = set()
+    for output in outputs:
+        if output is None:
+            continue
+        path = pathlib.Path(output).resolve()
+        if path in read:
+            raise InputError(f"{output}: is one of the inputs; choose another name for the output")
+        if path in written:
+            raise InputError(f"{output}: is given for two outputs; choose another name for one")
+        written.add(path)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.replacing import replacing
+from step_jax.replacing import check_outputs, replacing
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
@@ -47,3 +47,14 @@ def test_the_file_can_be_read_by_others_as_any_new_file(tmp_path):
 def test_a_missing_folder_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="cannot be written: No such"), replacing(tmp_path / "a/b"):
         pass
+
+
+def test_an_output_is_no_input_and_no_other_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.json").symlink_to("a.json")
+    check_outputs(["b.json", None, tmp_path / "c.json"], inputs=["a.json", None])
+    for output in (tmp_path / "a.json", "link.json", "./a.json"):
+        with pytest.raises(InputError, match=r"json: is one of the inputs; choose another name"):
+            check_outputs(["b.json", output], inputs=["a.json"])
+    with pytest.raises(InputError, match=r"b\.json: is given for two outputs"):
+        check_outputs(["b.json", tmp_path / "b.json"], inputs=[])

@@ -20,6 +20,7 @@ import tqdm
 from step_jax.annotations import Annotations, Video, read_native
 from step_jax.cli import run_command
 from step_jax.errors import InputError
+from step_jax.replacing import check_outputs
 from step_jax.tube_table import read_tubes
 from step_jax.video import VideoWriter, read_frames, resize
 from step_jax.visualize.draw import draw_boxes, font_size
@@ -160,6 +161,7 @@ def main() -> None:
         raise InputError("nothing to draw: give --output VIDEO.webm, --still PICTURE.png or both")
     if told.still:
         check_png(told.still)
+    check_outputs([told.output, told.still], inputs=[told.tubes, told.annotations])
     annotations = read_native(told.annotations, allow_absolute=told.allow_absolute_paths)
     video = annotations.video(told.video)
     tubes = read_tubes(told.tubes)

@@ -32,6 +32,7 @@ from step_jax.metrics.ucf101_24.results import (
     evaluate_detections,
     evaluate_tubelets,
 )
+from step_jax.replacing import check_outputs
 from step_jax.trimming import TrimOptions
 from step_jax.tube_table import write_tubes
 from step_jax.tubelet_table import is_tubelet_table, read_tubelet_header
@@ -39,6 +40,9 @@ from step_jax.tubelet_table import is_tubelet_table, read_tubelet_header
 
 def main():
     arguments = _parser().parse_args()
+    outputs = arguments.output, arguments.parquet, arguments.tubes, arguments.page
+    inputs = arguments.annotations, arguments.split_file, arguments.detections
+    check_outputs(outputs, inputs=inputs)
     annotations = read_annotations(arguments.annotations, arguments.split_file)
     annotations = select_videos(annotations, arguments.videos, split=arguments.split)
     results, provenance = evaluate_table(arguments, annotations)

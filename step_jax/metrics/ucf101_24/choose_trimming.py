@@ -22,6 +22,7 @@ from step_jax.linking import LinkOptions, link_videos, video_sizes
 from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.video_map import video_map
+from step_jax.replacing import check_outputs
 from step_jax.trimming import TrimOptions, trim
 from step_jax.tube_table import Tubes, join_tubes, no_tubes, read_tubes
 from step_jax.tubelet_table import is_tubelet_table, iter_tubelet_videos, read_tubelet_header
@@ -133,6 +134,7 @@ def main():
     add_flags(parser, LinkOptions, title="linking, of a table of tubelets")
     arguments = parser.parse_args()
 
+    check_outputs([arguments.output], inputs=[arguments.annotations, arguments.detections])
     annotations = read_annotations(arguments.annotations)
     annotations = select_videos(annotations, arguments.videos, split=arguments.split)
     link = options_of(arguments, LinkOptions)

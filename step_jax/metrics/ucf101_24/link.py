@@ -11,6 +11,7 @@ from step_jax.linking import LinkOptions
 from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.ucf101_24.results import TubeOptions, link_table
+from step_jax.replacing import check_outputs
 from step_jax.trimming import TrimOptions, trim
 from step_jax.tube_table import write_tubes
 from step_jax.tubelet_table import read_tubelet_header
@@ -32,6 +33,8 @@ def main():
     add_flags(parser, TrimOptions, title="trimming, where --trim_penalty is given", prefix="trim_")
     arguments = parser.parse_args()
 
+    inputs = arguments.annotations, arguments.split_file, arguments.detections
+    check_outputs([arguments.output], inputs=inputs)
     header = read_tubelet_header(arguments.detections)
     annotations = read_annotations(arguments.annotations, arguments.split_file)
     annotations = select_videos(annotations, arguments.videos, split=arguments.split)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from step_jax.annotations import write_native
 from step_jax.metrics.ucf101_24 import __main__ as command
+from step_jax.metrics.ucf101_24 import choose_trimming
 from step_jax.metrics.ucf101_24 import link as link_command
 from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.tube_table import read_tubes
@@ -156,6 +157,23 @@ def test_chosen_videos_and_thresholds(files, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["@0.5", ".4", ".5:.95"]
     assert lines[2].split() == ["step", "2", "100.00", "100.00", "-"]
+
+
+@pytest.mark.parametrize("module", [command, link_command, choose_trimming])
+@pytest.mark.parametrize("lost", ["a.json", "t.parquet"])
+def test_an_input_is_never_overwritten(files, monkeypatch, module, lost):
+    before = (files / lost).read_bytes()
+    with pytest.raises(ValueError, match="is one of the inputs"):
+        run(monkeypatch, module, *arguments(files, f"--output={files / lost}"))
+    assert (files / lost).read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", ["parquet", "page", "tubes"])
+def test_no_other_output_overwrites_the_table(files, monkeypatch, flag):
+    before = (files / "t.parquet").read_bytes()
+    with pytest.raises(ValueError, match="is one of the inputs"):
+        run(monkeypatch, command, *arguments(files, f"--{flag}={files / 't.parquet'}"))
+    assert (files / "t.parquet").read_bytes() == before
 
 
 @pytest.mark.parametrize(
