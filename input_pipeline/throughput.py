@@ -1,6 +1,8 @@
 """How fast the training batches come: against decoding the same JPEGs and nothing else.
 
 python -m input_pipeline.throughput --records DIR --split train [--json FILE]
+python -m input_pipeline.throughput --records DIR --annotations DIR --ava_version 2.1 \
+    --clip_frames 12 --input_frames 36 --image_size 400
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from input_pipeline import records
+from input_pipeline.keyframes import KeyframeLabels, training_labels
 from step_jax import cli
+from step_jax.annotations.ava_folder import VERSIONS, open_ava_folder
 from step_jax.modality import MODALITIES, Modality
 from step_jax.replacing import replacing
 
@@ -26,11 +30,18 @@ AUGMENTS = {
 }
 
 
-def measure(records_dir: str | os.PathLike, *, num_windows: int, augment: str, **options) -> dict:
+def measure(
+    records_dir: str | os.PathLike,
+    *,
+    num_windows: int,
+    augment: str,
+    keyframes: KeyframeLabels | None = None,
+    **options,
+) -> dict:
     """Times training batches and bare decoding.
 
     Args:
-      records_dir, options: those of `pipeline.train_batches`, without augment and seed.
+      records_dir, keyframes, options: those of `pipeline.train_batches`, without augment and seed.
       num_windows: how many windows to time, after a first batch that is not timed.
       augment: a key of AUGMENTS.
 
@@ -40,7 +51,11 @@ def measure(records_dir: str | os.PathLike, *, num_windows: int, augment: str, *
     from input_pipeline.augment import Augment
 
     batches = pipeline.train_batches(
-        records_dir, seed=0, augment=Augment(**AUGMENTS[augment]), **options
+        records_dir,
+        seed=0,
+        augment=Augment(**AUGMENTS[augment]),
+        keyframes=keyframes,
+        **options,
     )
     next(batches)
     num_batches = -(-num_windows // options["batch_size"])
@@ -80,7 +95,7 @@ def _decoding(records_dir, options: dict, num_windows: int) -> Callable[[], int]
     shards = records.shard_paths(records_dir, options["split"])
     info = records.load_info(records_dir)
     modality = Modality(options["modality"], options["flow_frames"])
-    spec = builders.features(len(info.classes), flow=modality.has_flow).tf_example_spec
+    spec = builders.pixel_features(flow=modality.has_flow).tf_example_spec
     counts = {"frames": options["input_frames"]} if modality.has_rgb else {}
     if modality.has_flow:
         counts["flow"] = options["input_frames"] + modality.lookahead
@@ -115,6 +130,10 @@ def main(argv: Sequence[str] | None = None):
     from input_pipeline.accelerators import hide_accelerators
 
     hide_accelerators()
+    annotations, version = arguments.pop("annotations"), arguments.pop("ava_version")
+    if version:
+        folder = open_ava_folder(annotations, version)
+        arguments["keyframes"] = training_labels(folder, arguments["split"])
     result = measure(records_dir, **arguments)
     for name in ("batches", "decoding"):
         row = result[name]
@@ -136,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="train")
     parser.add_argument("--json", help="write the result here too")
     parser.add_argument("--augment", choices=AUGMENTS, default="usual")
+    parser.add_argument("--annotations", default="", help="folder of AVA's files, for its records")
+    parser.add_argument("--ava_version", choices=VERSIONS, help="of these annotations")
     parser.add_argument("--modality", choices=MODALITIES, default="rgb")
     numbers = {
         "num_windows": 400,
