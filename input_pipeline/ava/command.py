@@ -55,6 +55,8 @@ def _check_folders(arguments: argparse.Namespace):
             raise InputError(f"--{name} {getattr(arguments, name)}: no such folder")
     if arguments.workers < 1:
         raise InputError(f"--workers is {arguments.workers}; expected 1 or more")
+    if arguments.limit_videos < 0:
+        raise InputError(f"--limit_videos is {arguments.limit_videos}; expected 0 or more")
 
 
 def _chosen(splits: layout.Splits, limit: int) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import signal
 from collections import deque
 from collections.abc import Sequence
 
+import cv2
 import tqdm
 
 from input_pipeline.ava import seconds
@@ -48,15 +49,15 @@ def _run(jobs: deque[ShardJob], workers: int, progress: tqdm.tqdm):
             )
             progress.update(done.value - progress.n)
             for worker in [each for each in running if each.connection in ready]:
-                if not worker.take_result():
-                    running.remove(worker)
-                    worker = _Worker(context, done)
-                    running.append(worker)
-                if jobs:
+                lives = worker.take_result()
+                if jobs and lives:
                     worker.give(jobs.popleft())
-                else:
-                    running.remove(worker)
-                    worker.stop()
+                    continue
+                running.remove(worker)
+                worker.stop()
+                if jobs:
+                    running.append(_Worker(context, done))
+                    running[-1].give(jobs.popleft())
     finally:
         for worker in running:
             worker.stop()
@@ -101,12 +102,12 @@ class _Worker:
             "decoder, or too little memory; run again with fewer --workers"
         )
         write_report(pathlib.Path(self._job.report), self._job.failed(error))
-        self.connection.close()
 
 
 def _serve(connection: multiprocessing.connection.Connection, done):
     """Ctrl-C reaches the workers too: they stop at once, without a traceback each."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    cv2.setNumThreads(1)  # the cores have a process each
 
     def count(number: float):
         with done.get_lock():
