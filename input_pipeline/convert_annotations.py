@@ -42,6 +42,7 @@ from step_jax.annotations.splits import (
 )
 from step_jax.cli import run_command
 from step_jax.errors import InputError
+from step_jax.replacing import check_outputs
 from step_jax.video import count_frames
 
 READABLE = {
@@ -60,6 +61,8 @@ _WRITERS: dict[str, Callable[..., None]] = {
 def main(argv: list[str] | None = None):
     """The command."""
     arguments = _parser().parse_args(argv)
+    names = ("input", "split_file", "train_file", "classes")
+    check_outputs([arguments.output], inputs=[getattr(arguments, name, None) for name in names])
     arguments.run(arguments)
 
 

@@ -58,8 +58,10 @@ def read_act(
     with naming(str(path), _KIND):
         classes = tuple(str(name) for name in content["labels"])
         train, test = (_names(content[key], split, key) for key in _KEYS[-2:])
+        listed, counted = {*train, *test}, set(content["nframes"])
+        _check_counted(listed & set(content["gttubes"]) - counted)
     videos = []
-    for name in sorted({*train, *test} & set(content["nframes"])):
+    for name in sorted(listed & counted):
         with naming(f"{path}: video {name!r}", _KIND):
             videos.append(_video(name, content, classes, corner_base, source.fps))
     with naming(str(path), _KIND):
@@ -105,6 +107,15 @@ def _names(lists: Any, split: int, key: str) -> list[str]:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{key}, split {split}: video {twice!r} occurs twice")
     return names
+
+
+def _check_counted(uncounted: set[str]):
+    """Raises InputError for tubes of videos without a frame count, which would be lost."""
+    if uncounted:
+        raise InputError(
+            f"video {min(uncounted)!r} has tubes, but nframes does not say its frames "
+            f"({len(uncounted)} such videos)"
+        )
 
 
 def _video(

@@ -31,13 +31,16 @@ def find_sources(path: str | os.PathLike, *, output: str | os.PathLike) -> list[
     A folder that holds images is the frames of one video. Hidden files and folders, `output` and
     folders of flow images that this program wrote are left out. Links are followed.
 
-    Raises InputError if there is none, or if two would share a folder of flow images.
+    Raises InputError if there is none, if two would share a folder of flow images, and if all of
+    `path` is the output.
     """
     path = pathlib.Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check --input")
     if not path.is_dir():
         return [Source(path, path.stem)]
+    if path.resolve() == pathlib.Path(output).resolve():
+        raise InputError(f"{path}: is the input, too; give another folder as --output")
     found = list(_walk(path, output=pathlib.Path(output).resolve()))
     if not found:
         raise InputError(

@@ -102,6 +102,7 @@ def edit(content, *path, value):
         (("gttubes", CLAP), {0: [rows(1.5)]}, "a frame number that is not whole"),
         (("gttubes", CLAP), {0: [rows(3, 2)]}, "frame 1 follows frame 2"),
         (("nframes", CLAP), 0, "num_frames is 0"),
+        (("nframes",), {ALONE: 9}, "'clap/#20_clap' has tubes, but nframes .* .2 such videos"),
         (("resolution",), {}, "KeyError"),
         (("resolution", CLAP), 5, "not as expected"),
         (("test_videos",), [[CLAP, CLAP]], "'clap/#20_clap' occurs twice"),

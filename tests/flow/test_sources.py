@@ -62,3 +62,8 @@ def test_nothing_there(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="neither folders of images nor video files"):
         names(tmp_path / "empty")
+
+
+def test_the_output_is_not_the_input(tmp_path):
+    with pytest.raises(InputError, match="is the input, too"):
+        find_sources(tmp_path, output=tmp_path / ".")

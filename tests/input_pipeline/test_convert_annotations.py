@@ -100,3 +100,16 @@ def test_a_doubtful_corner_base_is_a_warning(convert, tmp_path, capsys):
     assert "warning: no box begins before pixel 1" in capsys.readouterr().out
     with pytest.raises(InputError, match="pyannot's boxes always count from 1"):
         export(native, "pyannot", tmp_path / "x.pkl", "--corner_base=0")
+
+
+def test_an_input_is_never_overwritten(convert, tmp_path):
+    for name in ("pyannot.pkl", "testlist01.txt"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(InputError, match="is one of the inputs"):
+            convert(name)
+        assert (tmp_path / name).read_bytes() == before
+    native = convert("data/a.json")
+    before = native.read_bytes()
+    with pytest.raises(InputError, match="is one of the inputs"):
+        export(native, "pyannot", native)
+    assert native.read_bytes() == before
