@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from step_jax.annotations import Annotations, select_videos
+from step_jax.annotations import Annotations
 from step_jax.cli import run_command
 from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
@@ -18,7 +18,7 @@ from step_jax.files import write_json
 from step_jax.linking import LinkOptions
 from step_jax.metrics.average_precision import AP_RULES, check_ap_rule
 from step_jax.metrics.frame_tally import COUNTED_FRAMES, check_counted_frames
-from step_jax.metrics.ucf101_24.annotation_files import read_annotations
+from step_jax.metrics.ucf101_24.annotation_files import read_chosen
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.ucf101_24.protocol import ClipLimits, Protocol
 from step_jax.metrics.ucf101_24.report import (
@@ -43,9 +43,10 @@ def main():
     outputs = arguments.output, arguments.parquet, arguments.tubes, arguments.page
     inputs = arguments.annotations, arguments.split_file, arguments.detections
     check_outputs(outputs, inputs=inputs)
-    annotations = read_annotations(arguments.annotations, arguments.split_file)
-    annotations = select_videos(annotations, arguments.videos, split=arguments.split)
-    results, provenance = evaluate_table(arguments, annotations)
+    annotations, left_out = read_chosen(
+        arguments.annotations, arguments.split_file, split=arguments.split, videos=arguments.videos
+    )
+    results, provenance = evaluate_table(arguments, annotations, left_out)
     report = make_report(results, ap=arguments.ap, provenance=provenance)
     print(format_paper_table(report))
     write_json(arguments.output, report)
@@ -60,20 +61,22 @@ def main():
 
 
 def evaluate_table(
-    arguments: argparse.Namespace, annotations: Annotations
+    arguments: argparse.Namespace, annotations: Annotations, left_out: frozenset[str]
 ) -> tuple[list[StepResult], dict[str, str]]:
-    """The results of the chosen steps of either kind of table, and its provenance."""
+    """The results of the chosen steps of either kind of table, and its provenance.
+
+    Rows of the videos `left_out` do not count.
+    """
     path, split = arguments.detections, arguments.split
-    protocol = _protocol(arguments)
     link = options_of(arguments, LinkOptions)
-    tubes = TubeOptions(link=link, trim=options_of(arguments, TrimOptions, prefix="trim_"))
+    options = {
+        "protocol": _protocol(arguments),
+        "tubes": TubeOptions(link=link, trim=options_of(arguments, TrimOptions, prefix="trim_")),
+        "left_out": left_out,
+    }
     if is_tubelet_table(path):
         header = read_tubelet_header(path)
-        options = {
-            "limits": options_of(arguments, ClipLimits, prefix="clip_"),
-            "protocol": protocol,
-            "tubes": tubes,
-        }
+        options["limits"] = options_of(arguments, ClipLimits, prefix="clip_")
         results = [
             evaluate_tubelets(path, annotations, split, step=step, **options)
             for step in _steps(arguments.step, header.steps)
@@ -81,12 +84,16 @@ def evaluate_table(
         return results, header.provenance
     header = read_header(path)
     if header.frames != "all":
-        tubes = None
+        if arguments.tubes:
+            raise InputError(
+                f"{path}: has the {header.frames} frames of windows alone, of which no tubes can "
+                "be made; leave out --tubes, or evaluate with eval.frames=all"
+            )
+        options["tubes"] = None
     results = []
     for step in _steps(arguments.step, range(1, header.num_steps + 1)):
         rows = read_detections(path, step=step)
-        options = {"step": step, "protocol": protocol, "tubes": tubes}
-        results.append(evaluate_detections(rows, annotations, split, **options))
+        results.append(evaluate_detections(rows, annotations, split, step=step, **options))
     return results, header.provenance
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from step_jax.annotations import Annotations, read_native
+from step_jax.annotations import Annotations, read_native, select_videos
 from step_jax.annotations.pyannot import read_pyannot
 from step_jax.annotations.splits import assign_splits, read_video_list
 from step_jax.errors import InputError
@@ -26,3 +26,17 @@ def read_annotations(path: str, split_file: str | None = None) -> Annotations:
             "`python -m input_pipeline.convert_annotations`"
         )
     return read_native(path)
+
+
+def read_chosen(
+    path: str, split_file: str | None = None, *, split: str, videos: str
+) -> tuple[Annotations, frozenset[str]]:
+    """The videos of a split whose ids match the glob `videos`, and the ids of its other videos.
+
+    Rows of the latter may be in a table and do not count. Raises InputError as `read_annotations`
+    and `select_videos`.
+    """
+    annotations = read_annotations(path, split_file)
+    chosen = select_videos(annotations, videos, split=split)
+    every = {video.id for video in annotations.split(split)}
+    return chosen, frozenset(every - {video.id for video in chosen.videos})

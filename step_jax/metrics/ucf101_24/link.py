@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from step_jax.annotations import select_videos
 from step_jax.cli import run_command
 from step_jax.linking import LinkOptions
-from step_jax.metrics.ucf101_24.annotation_files import read_annotations
+from step_jax.metrics.ucf101_24.annotation_files import read_chosen
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
 from step_jax.metrics.ucf101_24.results import TubeOptions, link_table
 from step_jax.replacing import check_outputs
@@ -36,15 +35,21 @@ def main():
     inputs = arguments.annotations, arguments.split_file, arguments.detections
     check_outputs([arguments.output], inputs=inputs)
     header = read_tubelet_header(arguments.detections)
-    annotations = read_annotations(arguments.annotations, arguments.split_file)
-    annotations = select_videos(annotations, arguments.videos, split=arguments.split)
+    annotations, left_out = read_chosen(
+        arguments.annotations, arguments.split_file, split=arguments.split, videos=arguments.videos
+    )
     step = max(header.steps) if arguments.step is None else arguments.step
     options = TubeOptions(
         link=options_of(arguments, LinkOptions),
         trim=options_of(arguments, TrimOptions, prefix="trim_"),
     )
     tubes = link_table(
-        arguments.detections, annotations, arguments.split, step=step, options=options.link
+        arguments.detections,
+        annotations,
+        arguments.split,
+        step=step,
+        options=options.link,
+        left_out=left_out,
     )
     if options.trim is not None:
         tubes = trim(tubes, options.trim)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
+from step_jax.errors import InputError
 from step_jax.linking import LinkOptions
 from step_jax.metrics.video_map import ALL_THRESHOLDS
 from step_jax.trimming import TrimOptions
@@ -18,6 +20,14 @@ class ClipLimits:
     per_class_top: int = 400
     nms_threshold: float = 0.45
     top: int = 200
+
+    def __post_init__(self):
+        _check_shares(self, "nms_threshold")
+        if not math.isfinite(self.score_threshold):
+            raise InputError(f"score_threshold is {self.score_threshold}; expected a number")
+        for name in ("per_class_top", "top"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `clip_detections`."""
@@ -43,6 +53,9 @@ class Protocol:
     ap: str = "trapezoid"
     frames: str = "all"
 
+    def __post_init__(self):
+        _check_shares(self, "iou_threshold", "frame_nms", "tube_nms")
+
     def frame_options(self) -> dict[str, Any]:
         """Keyword arguments of `FrameTally`."""
         return {
@@ -59,6 +72,13 @@ class Protocol:
             "ap": self.ap,
             "frames": self.frames,
         }
+
+
+def _check_shares(options: Any, *names: str) -> None:
+    """Raises InputError for overlaps that cannot be."""
+    for name in names:
+        if not 0 <= getattr(options, name) <= 1:
+            raise InputError(f"{name} is {getattr(options, name)}; expected 0 to 1")
 
 
 def linking_text(options: LinkOptions, *, clip_frames: int, candidates: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -81,11 +81,13 @@ def evaluate_tubelets(
     limits: ClipLimits | None = None,
     protocol: Protocol | None = None,
     tubes: TubeOptions | None = None,
+    left_out: Container[str] = (),
 ) -> StepResult:
     """Everything of one step of a tubelet table, which is read once, video by video.
 
-    Without `tubes` boxes in frames alone. The order of the videos in the table does not matter.
-    Raises InputError as the readers, the linker and `FrameTally`.
+    Without `tubes` boxes in frames alone. Rows of videos `left_out` do not count. The order of the
+    videos in the table does not matter. Raises InputError as the readers, the linker and
+    `FrameTally`.
     """
     protocol, limits = protocol or Protocol(), limits or ClipLimits()
     header = read_tubelet_header(path)
@@ -102,7 +104,7 @@ def evaluate_tubelets(
                 counted.add(block)
             yield rows
 
-    videos = counting(iter_tubelet_videos(path, step=step))
+    videos = counting(_counted_videos(path, step=step, left_out=left_out))
     if tubes is None:
         for _ in videos:
             pass
@@ -120,6 +122,7 @@ def evaluate_detections(
     step: int,
     protocol: Protocol | None = None,
     tubes: TubeOptions | None = None,
+    left_out: Container[str] = (),
 ) -> StepResult:
     """The same of one step of a detections table, with tubes of what it holds.
 
@@ -127,6 +130,9 @@ def evaluate_detections(
     """
     protocol = protocol or Protocol()
     detections = detections.at_step(step)
+    counts = np.array([name not in left_out for name in detections.videos], bool)
+    if not counts.all():
+        detections = detections.take(counts[detections.video])
     blocks = detected_boxes(detections, annotations, split, step=step)
     counted = tally(blocks, annotations, split, detections.header, **protocol.frame_options())
     num_videos = len(np.unique(detections.video))
@@ -166,13 +172,24 @@ def link_table(
     *,
     step: int,
     options: LinkOptions,
+    left_out: Container[str] = (),
 ) -> Tubes:
-    """The tubes of one step of a tubelet table. Raises InputError as the reader and the linker."""
+    """The tubes of one step of a tubelet table, without those of videos `left_out`.
+
+    Raises InputError as the reader and the linker.
+    """
     header = read_tubelet_header(path)
     check_classes(header.classes, annotations)
     check_options(options, header)
-    videos = iter_tubelet_videos(path, step=step)
+    videos = _counted_videos(path, step=step, left_out=left_out)
     return _link(videos, header, annotations, split, options)
+
+
+def _counted_videos(
+    path: str | os.PathLike, *, step: int, left_out: Container[str]
+) -> Iterator[TubeletRows]:
+    videos = iter_tubelet_videos(path, step=step)
+    return (rows for rows in videos if rows.videos[0] not in left_out)
 
 
 def _link(

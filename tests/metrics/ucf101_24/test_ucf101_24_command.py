@@ -13,11 +13,15 @@ from made_up import make_annotations, make_tubelets, truth_as_tubelets
 from PIL import Image
 
 from step_jax.annotations import write_native
+from step_jax.clip_detections import clip_rows
+from step_jax.detections import DetectionsWriter
+from step_jax.metrics import tubelet_frames
 from step_jax.metrics.ucf101_24 import __main__ as command
 from step_jax.metrics.ucf101_24 import choose_trimming
 from step_jax.metrics.ucf101_24 import link as link_command
 from step_jax.metrics.ucf101_24.annotation_files import read_annotations
 from step_jax.tube_table import read_tubes
+from step_jax.tubelet_table import read_tubelets
 from step_jax.tubelet_writer import write_tubelets
 
 # Imports what it is told with the names given first made unimportable, then runs it as a program.
@@ -150,9 +154,53 @@ def test_pyannot_and_a_list_of_its_test_videos(tmp_path, monkeypatch, capsys):
     assert lines[2].split() == ["step", "1"] + ["100.00"] * 8
 
 
-def test_chosen_videos_and_thresholds(files, monkeypatch, capsys):
-    with pytest.raises(ValueError, match=r"of video 'v1' .* not among the 1 videos"):
-        run(monkeypatch, command, *arguments(files, "--videos=v0"))
+@pytest.fixture(params=["tubelets", "detections"])
+def one_kind(request, files):
+    """The tables of `files`, or the detections that they give in `t.parquet`'s place."""
+    if request.param == "detections":
+        write_as_detections(files / "t.parquet")
+    return files
+
+
+def write_as_detections(path, frames="all"):
+    rows = read_tubelets(path)
+    header = tubelet_frames.as_table_header(rows.header)
+    with DetectionsWriter(path, **dataclasses.asdict(header) | {"frames": frames}) as writer:
+        for row in range(len(rows)):
+            one = rows.take(slice(row, row + 1))
+            video, step = rows.videos[rows.video[row]], int(rows.step[row])
+            how = {"videos": [video], "starts": one.start, "num_frames": [99]}
+            shaped = one.scores[None], one.tubes[None]
+            columns = clip_rows(*shaped, **how, stride=1, step=step, frames=frames)
+            columns["tubelet"] = columns["tubelet"] + int(one.proposal[0])
+            writer.append(columns)
+
+
+@pytest.mark.parametrize(("video", "expected"), [("v0", "100.00"), ("v1", "0.00")])
+def test_chosen_videos_of_a_table_of_all(one_kind, monkeypatch, capsys, video, expected):
+    """As if the table had their rows alone: step 1 found the actor of v0."""
+    told = arguments(one_kind, f"--videos={video}", "--step=1", "--thresholds=.5")
+    run(monkeypatch, command, *told)
+    assert capsys.readouterr().out.splitlines()[2].split()[2:4] == [expected, expected]
+    report = json.loads((one_kind / "out.json").read_text())
+    assert (report["num_videos"], report["num_videos_with_detections"]) == (1, int(video == "v0"))
+
+
+def test_middle_frames_make_no_tubes(files, monkeypatch, capsys):
+    write_as_detections(files / "t.parquet", frames="middle")
+    with pytest.raises(ValueError, match="has the middle frames of windows alone"):
+        run(monkeypatch, command, *arguments(files, f"--tubes={files / 'tubes.parquet'}"))
+    run(monkeypatch, command, *arguments(files, f"--page={files / 'page.png'}"))
+    assert capsys.readouterr().out.splitlines()[2].split() == ["step", "2", "100.00"]
+
+
+def test_linking_chosen_videos(files, monkeypatch, capsys):
+    run(monkeypatch, link_command, *arguments(files, "--videos=v1"))
+    assert "wrote 1 tubes of 1 videos" in capsys.readouterr().out
+    assert read_tubes(files / "out.json").videos == ("v1",)
+
+
+def test_chosen_thresholds(files, monkeypatch, capsys):
     run(monkeypatch, command, *arguments(files, "--thresholds", "0.4", "--ap=voc"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["@0.5", ".4", ".5:.95"]
@@ -184,6 +232,12 @@ def test_no_other_output_overwrites_the_table(files, monkeypatch, flag):
         (["--annotations=finalAnnots.mat"], "finalAnnots.mat: expected native annotations"),
         (["--match_iou=2"], "match_iou is 2.0; expected 0 to 1"),
         (["--trim_penalty=-1"], "penalty is -1.0"),
+        (["--iou_threshold=nan"], "iou_threshold is nan; expected 0 to 1"),
+        (["--frame_nms=7"], "frame_nms is 7.0"),
+        (["--tube_nms=-1"], "tube_nms is -1.0"),
+        (["--clip_nms_threshold=2"], "nms_threshold is 2.0"),
+        (["--clip_score_threshold=nan"], "score_threshold is nan; expected a number"),
+        (["--clip_top=0"], "top is 0; expected 1 or more"),
         (["--thresholds=20"], r"thresholds are \[20.0\]"),
         (["--detections=gone.parquet"], "gone.parquet"),
     ],
