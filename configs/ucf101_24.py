@@ -1,9 +1,9 @@
 """The UCF101-24 models of the paper: a row for each line of its tables and figures.
 
     python train.py --config=configs/ucf101_24.py:ROW --workdir=runs/ROW \
-        --config.data.records=data/ucf101_24/records \
+        --config.data.records=data/ucf101_24 \
         --config.data.annotations=data/ucf101_24/annotations.json \
-        --config.train.init_from=runs/imagenet_vgg16
+        --config.train.init_from=runs/imagenet_rgb  # or _flow, _early, as the row's input
     python evaluate.py --workdir=runs/ROW
 
 docs/ucf101_24.md tells how to make the records, the flow and the initial weights, which numbers the
