@@ -8,7 +8,6 @@ Tables of millions of rows stay columns of numpy here, never lists of rows.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from step_jax import table_header
 from step_jax.errors import InputError
-from step_jax.replacing import replacing
+from step_jax.row_groups import RowGroupWriter
 from step_jax.windows import check_frames
 
 FORMAT = "step_jax.detections"
@@ -106,7 +105,7 @@ class Detections:
         return self if chosen.all() else self.take(chosen)
 
 
-class DetectionsWriter:
+class DetectionsWriter(RowGroupWriter):
     """Writes a table piece by piece: `with DetectionsWriter(...) as writer: writer.append(rows)`.
 
     Memory is bounded by one row group. The file appears under its name when the block ends without
@@ -125,7 +124,6 @@ class DetectionsWriter:
         frames: str = "all",
         row_group_rows: int = ROW_GROUP_ROWS,
     ):
-        self.path = pathlib.Path(path)
         self.header = TableHeader(
             classes=tuple(classes),
             clip_frames=int(clip_frames),
@@ -134,24 +132,14 @@ class DetectionsWriter:
             provenance=dict(provenance or {}),
             frames=frames,
         )
-        self._row_group_rows = row_group_rows
-        self._pending: list[pa.RecordBatch] = []
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> DetectionsWriter:
-        with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self.path))
-            metadata = table_header.to_metadata(self.header, format=FORMAT, version=VERSION)
-            schema = SCHEMA.with_metadata(metadata)
-            self._parquet = stack.enter_context(
-                pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["video"])
-            )
-            stack.callback(self._flush)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception) -> bool | None:
-        return self._stack.__exit__(*exception)
+        metadata = table_header.to_metadata(self.header, format=FORMAT, version=VERSION)
+        super().__init__(
+            path,
+            SCHEMA.with_metadata(metadata),
+            row_group_rows=row_group_rows,
+            most_rows=row_group_rows,
+            dictionaries=["video"],
+        )
 
     def append(self, columns: dict):
         """Adds rows: one array for each column of `SCHEMA`; `video` may be any sequence of names.
@@ -160,15 +148,7 @@ class DetectionsWriter:
         """
         batch = _record_batch(columns)
         _check_values(_numpy_columns(batch), self.header, where=self.path)
-        self._pending.append(batch)
-        if sum(len(batch) for batch in self._pending) >= self._row_group_rows:
-            self._flush()
-
-    def _flush(self):
-        if self._pending:
-            table = pa.Table.from_batches(self._pending).unify_dictionaries()
-            self._parquet.write_table(table, row_group_size=self._row_group_rows)
-        self._pending = []
+        self._add(batch)
 
 
 def write_detections(path: str | os.PathLike, detections: Detections):

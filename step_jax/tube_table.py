@@ -8,7 +8,6 @@ were linked from, with which constants).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from step_jax import table_header
 from step_jax.errors import InputError
-from step_jax.replacing import replacing
+from step_jax.row_groups import RowGroupWriter
 
 FORMAT = "step_jax.tubes"
 VERSION = 1
@@ -186,7 +185,7 @@ def sort_tubes(tubes: Tubes) -> Tubes:
     return tubes.take(np.lexsort((*keys, tubes.label, tubes.video)))
 
 
-class TubeWriter:
+class TubeWriter(RowGroupWriter):
     """Writes a table piece by piece: `with TubeWriter(...) as writer: writer.append(tubes)`.
 
     Memory is bounded by one row group. The file appears under its name when the block ends without
@@ -202,32 +201,16 @@ class TubeWriter:
         class_scores: bool = False,
         row_group_rows: int = ROW_GROUP_ROWS,
     ):
-        self.path = pathlib.Path(path)
         self.header = TubeHeader(tuple(classes), dict(provenance or {}))
-        self._schema = _schema(self.header, class_scores=class_scores)
+        super().__init__(
+            path,
+            _schema(self.header, class_scores=class_scores),
+            row_group_rows=row_group_rows,
+            most_rows=2 * row_group_rows,  # of whole tubes
+            dictionaries=["video", "tube", "tube_score"],
+        )
         self._class_scores = class_scores
         self.num_tubes = 0
-        self._row_group_rows = row_group_rows
-        self._pending: list[pa.RecordBatch] = []
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> TubeWriter:
-        with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(replacing(self.path))
-            self._parquet = stack.enter_context(
-                pq.ParquetWriter(
-                    temporary,
-                    self._schema,
-                    compression="zstd",
-                    use_dictionary=["video", "tube", "tube_score"],
-                )
-            )
-            stack.callback(self._flush)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exception) -> bool | None:
-        return self._stack.__exit__(*exception)
 
     def append(self, tubes: Tubes):
         """Adds tubes. Raises InputError for what `read_tubes` would refuse."""
@@ -244,15 +227,7 @@ class TubeWriter:
         batch = _record_batch(tubes, self._schema, first_tube=self.num_tubes)
         _check_tubes(tubes, where=self.path)
         self.num_tubes += len(tubes)
-        self._pending.append(batch)
-        if sum(len(batch) for batch in self._pending) >= self._row_group_rows:
-            self._flush()
-
-    def _flush(self):
-        if self._pending:
-            table = pa.Table.from_batches(self._pending).unify_dictionaries()
-            self._parquet.write_table(table, row_group_size=2 * self._row_group_rows)
-        self._pending = []
+        self._add(batch)
 
 
 def write_tubes(path: str | os.PathLike, tubes: Tubes):

@@ -1,0 +1,75 @@
+"""Writing a long Parquet table piece by piece, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from step_jax.replacing import replacing
+
+
+class RowGroupWriter:
+    """Record batches into one file; the writers of tables extend it by checks of their values.
+
+    Memory is bounded by one row group. The file appears under its name when the block ends without
+    an error, and not at all otherwise.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        schema: pa.Schema,
+        *,
+        row_group_rows: int,
+        most_rows: int,
+        dictionaries: Sequence[str],
+    ):
+        """
+        Args:
+          path: of the table.
+          schema: with the metadata.
+          row_group_rows: rows that are written together, as soon as there are so many.
+          most_rows: of a row group.
+          dictionaries: columns that repeat few values.
+        """
+        self.path = pathlib.Path(path)
+        self._schema = schema
+        self._row_group_rows, self._most_rows = row_group_rows, most_rows
+        self._dictionaries = list(dictionaries)
+        self._pending: list[pa.RecordBatch] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.path))
+            self._parquet = stack.enter_context(
+                pq.ParquetWriter(
+                    temporary,
+                    self._schema,
+                    compression="zstd",
+                    use_dictionary=self._dictionaries,
+                )
+            )
+            stack.callback(self._flush)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> bool | None:
+        return self._stack.__exit__(*exception)
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        self._pending.append(batch)
+        if sum(len(batch) for batch in self._pending) >= self._row_group_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            table = pa.Table.from_batches(self._pending).unify_dictionaries()
+            self._parquet.write_table(table, row_group_size=self._most_rows)
+        self._pending = []
