@@ -4,8 +4,10 @@ import dataclasses
 import json
 import sys
 
+import made_up
 import numpy as np
 import pytest
+from made_up import SIDE
 
 from step_jax.annotations import Annotations, Tube, Video, write_native
 from step_jax.clip_detections import clip_detections
@@ -16,29 +18,11 @@ from step_jax.metrics.frame_boxes import detected_boxes
 from step_jax.metrics.frame_errors import frame_errors
 from step_jax.nms import suppress
 
-SIDE = 64  # of the made-up videos; a power of two, so that normalising is exact
 
-
-def make_annotations(tubes, *, classes=("a", "b", "c"), num_frames=(10, 10), side=SIDE):
+def make_annotations(tubes, **facts):
     """`tubes` are (video, labels, first frame, boxes); the videos are named v0, v1, ..."""
-    videos = [
-        Video(
-            id=f"v{v}",
-            path=f"v{v}.webm",
-            split="test",
-            fps=25.0,
-            num_frames=length,
-            width=side,
-            height=side,
-            tubes=tuple(
-                Tube(labels, first + np.arange(len(boxes)), boxes)
-                for video, labels, first, boxes in tubes
-                if video == v
-            ),
-        )
-        for v, length in enumerate(num_frames)
-    ]
-    return Annotations("made_up", classes, tuple(videos), "/nowhere")
+    tubes = [(v, labels, first + np.arange(len(b)), b) for v, labels, first, b in tubes]
+    return made_up.make_annotations(tubes, **facts)
 
 
 def make_detections(rows, *, classes=("a", "b", "c"), videos=("v0", "v1"), num_steps=1, side=SIDE):
