@@ -36,7 +36,7 @@ from step_jax.annotations.ava_folder import AvaFolder, open_ava_folder
 from step_jax.annotations.ava_time import FPS
 from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
-from step_jax.detected_keyframes import KeyframeLimits
+from step_jax.detected_keyframes import KeyframeLimits, check_classes
 from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits, write_table
@@ -322,11 +322,7 @@ def evaluation_keyframes(
     files, split = ava_folder(config), config.data.eval_split
     with_people = config.eval.boxes == "annotated"
     labels = keyframes.evaluation_labels(files, split, with_people=with_people)
-    if predictor.classes != labels.classes:
-        raise InputError(
-            f"{files.label_map_path()}: its {len(labels.classes)} classes are not the detector's "
-            f"{len(predictor.classes)}; expected the label map that it was trained with"
-        )
+    check_classes(predictor.classes, files.label_map(), where=f"checkpoint {predictor.step}")
     options = {"clip_frames": predictor.clip_frames, "videos": config.data.eval_videos}
     for line in keyframes.describe(labels, config.data.records, split, **options):
         print(line, flush=True)

@@ -73,7 +73,7 @@ def keyframe_detections(
             f"{where}: holds {header.frames} frames of its windows; expected the middle ones, "
             "which AVA annotates (eval.frames = 'middle')"
         )
-    _check_classes(header.classes, label_map, where=where)
+    check_classes(header.classes, label_map, where=where)
     _check_frames(detections.frame, detections, where=where)
     return _on_keyframes(
         detections.videos,
@@ -100,7 +100,7 @@ def read_tubelet_keyframes(
     not of AVA's keyframes.
     """
     limits, header = limits or KeyframeLimits(), read_tubelet_header(path)
-    _check_classes(header.classes, label_map, where=path)
+    check_classes(header.classes, label_map, where=path)
     told = header.provenance.get("image_size", "")
     side = limits.image_size or (int(told) if told.isdecimal() else SIDE)
     names: list[str] = []
@@ -113,6 +113,22 @@ def read_tubelet_keyframes(
             parts.append({"video": np.full(len(found["frame"]), len(names) - 1), **found})
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _on_keyframes(tuple(names), **columns, label_map=label_map)
+
+
+def check_classes(
+    classes: tuple[str, ...], label_map: LabelMap, *, where: str | os.PathLike
+) -> None:
+    """Raises InputError where classes, of `where`, are not those of the label map in its order."""
+    if classes == label_map.names:
+        return
+    differing = [
+        c for c, (a, b) in enumerate(zip(classes, label_map.names, strict=False)) if a != b
+    ]
+    what = f"it has {len(classes)} classes, the label map {len(label_map)}"
+    if differing and len(classes) == len(label_map):
+        c = differing[0]
+        what = f"class {c} is {classes[c]!r}, in the label map {label_map.names[c]!r}"
+    raise InputError(f"{where}: {what}; expected the label map that the detector was trained with")
 
 
 def _detections(rows: TubeletRows, limits: KeyframeLimits, side: int) -> dict[str, np.ndarray]:
@@ -175,21 +191,6 @@ def _blocks(start: np.ndarray) -> list[slice]:
     _, at = np.unique(begins // BLOCK_TUBELETS, return_index=True)
     edges = [*begins[at].tolist(), len(start)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-
-def _check_classes(
-    classes: tuple[str, ...], label_map: LabelMap, *, where: str | os.PathLike
-) -> None:
-    if classes == label_map.names:
-        return
-    differing = [
-        c for c, (a, b) in enumerate(zip(classes, label_map.names, strict=False)) if a != b
-    ]
-    what = f"it has {len(classes)} classes, the label map {len(label_map)}"
-    if differing and len(classes) == len(label_map):
-        c = differing[0]
-        what = f"class {c} is {classes[c]!r}, in the label map {label_map.names[c]!r}"
-    raise InputError(f"{where}: {what}; expected the label map that the detector was trained with")
 
 
 def _check_frames(
