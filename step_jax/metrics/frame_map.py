@@ -25,6 +25,7 @@ from step_jax.metrics.average_precision import (
 from step_jax.metrics.frame_boxes import detected_boxes
 from step_jax.metrics.frame_errors import ERRORS, FrameErrors, errors_of
 from step_jax.metrics.frame_tally import HIT, FrameTally, tally
+from step_jax.replacing import check_outputs
 
 _NAMED = 6  # classes without ground truth that a protocol names
 
@@ -228,6 +229,7 @@ def main():
     parser.add_argument("--frame_nms", type=float, default=0.3, help="IoU (0.3); 1: no NMS")
     parser.add_argument("--output", help="JSON file for the numbers")
     args = parser.parse_args()
+    check_outputs([args.output], inputs=[args.annotations, args.detections])
     annotations = read_native(args.annotations)
     report = evaluate_table(
         read_detections(args.detections), annotations, args.split, nms_threshold=args.frame_nms

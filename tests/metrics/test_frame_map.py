@@ -444,3 +444,7 @@ def test_the_command_prints_and_writes_every_step(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sys, "argv", ["frame_map", *arguments, "--frame_nms", "1"])
     frame_map.main()
     assert "NMS 1 per frame and class" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["frame_map", *arguments, "--output", "d.parquet"])
+    with pytest.raises(InputError, match="is one of the inputs"):
+        frame_map.main()
