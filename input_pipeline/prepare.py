@@ -13,8 +13,6 @@ space of the records.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +20,7 @@ import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +30,7 @@ from input_pipeline.frame_store import FrameStore
 from step_jax import cli
 from step_jax.annotations import Annotations, Video, read_native, write_native
 from step_jax.errors import InputError
+from step_jax.folder_lock import locked_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,30 +189,6 @@ def _video_bytes(path: pathlib.Path) -> int:
     return 0 if path.is_dir() else path.stat().st_size
 
 
-@contextlib.contextmanager
-def locked_folder(output: pathlib.Path) -> Iterator[None]:
-    """Makes the folder and keeps other runs out of it. Fails before hours of decoding, not after.
-
-    The lock is the operating system's: it goes with the process, however that ends.
-    """
-    lock = output / ".lock"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{output}: cannot be written ({reason}); choose another one") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{output}: another run is building these records") from error
-        try:
-            yield
-        finally:
-            lock.unlink()
-
-
 # --- records --------------------------------------------------------------------------------------
 
 
@@ -341,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _prepare_ucf101_24(argv[1:])
         return 0
     if argv[:1] == ["ava"]:
-        from input_pipeline.ava import command  # which imports this module
+        from input_pipeline.ava import command
 
         return command.main(argv[1:])
     arguments = _parser().parse_args(argv)
@@ -356,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=arguments.workers,
         flow=arguments.flow,
     )
-    print(summary(arguments.output) if built else f"{arguments.output}: up to date")
+    print(records.summary(arguments.output) if built else f"{arguments.output}: up to date")
     return 0
 
 
@@ -376,19 +351,8 @@ def _prepare_ucf101_24(argv: Sequence[str]):
         flow=flow,
     )
     write_native(output / ucf101_24.ANNOTATIONS_FILE, annotations)
-    print(summary(output) if built else f"{output}: up to date")
+    print(records.summary(output) if built else f"{output}: up to date")
     print(f"annotations: {output / ucf101_24.ANNOTATIONS_FILE}")
-
-
-def summary(output: str | os.PathLike) -> str:
-    """A line for the records of a folder, and one for each split."""
-    lines = [f"{output}: built"]
-    for name, split in records.load_info(output).splits.items():
-        lines.append(
-            f"  {name}: {split.num_videos} videos, {split.num_frames} frames, {split.num_tubes} "
-            f"tubes, {split.num_records} records, {split.num_bytes / 1e6:.1f} MB"
-        )
-    return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:

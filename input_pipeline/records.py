@@ -204,6 +204,17 @@ def info_path(records_dir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(records_dir) / "records.json"
 
 
+def summary(output: str | os.PathLike) -> str:
+    """A line for the records of a folder, and one for each split."""
+    lines = [f"{output}: built"]
+    for name, split in load_info(output).splits.items():
+        lines.append(
+            f"  {name}: {split.num_videos} videos, {split.num_frames} frames, {split.num_tubes} "
+            f"tubes, {split.num_records} records, {split.num_bytes / 1e6:.1f} MB"
+        )
+    return "\n".join(lines)
+
+
 def _split_info(records_dir: str | os.PathLike, split: str) -> SplitInfo:
     splits = load_info(records_dir).splits
     if split not in splits:

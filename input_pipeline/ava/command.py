@@ -14,12 +14,13 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from input_pipeline import prepare
+from input_pipeline import records as clip_records
 from input_pipeline.ava import cluster, disk, finish, layout, pool, sources
 from input_pipeline.ava.layout import RecordsLayout
 from input_pipeline.ava.report import VideoReport, write_report
 from input_pipeline.ava.shards import ShardJob, ShardOptions
 from step_jax.errors import InputError
+from step_jax.folder_lock import locked_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     splits = layout.read_splits(annotations, arguments.version)
     records = RecordsLayout(output, layout.join_plan(output, splits, options))
     timings = _Timings(arguments)
-    with prepare.locked_folder(output):
+    with locked_folder(output):
         records.remove_halves()
         jobs, lost = _jobs(records, _chosen(splits, arguments.limit_videos), arguments, timings)
         if not jobs and not lost and _is_finished(records):
@@ -130,7 +131,7 @@ def _finish(records: RecordsLayout, options: ShardOptions) -> int:
     made = [report for report in reports if not report.error]
     if made:
         finish.write_folder(records, options, reports)
-        print(prepare.summary(records.output))
+        print(clip_records.summary(records.output))
     _print_remarks(made)
     for report in failed:
         print(f"failed: {report.video}: {report.error}")

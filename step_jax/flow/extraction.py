@@ -25,6 +25,7 @@ from step_jax.flow.frame_estimate import FrameEstimate
 from step_jax.flow.image_folder import ImageFormat, write_images
 from step_jax.flow.methods import Estimator, encoded_flows, make_estimator
 from step_jax.flow.sources import Source
+from step_jax.folder_lock import locked_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ def extract(
     description = flow_record.describe(
         estimator, image_format=options.image_format, short_side=options.short_side
     )
-    with flow_record.locked(output):
+    with locked_folder(output):
         flow_record.check_or_write(output, description)
         missing = [source for source in sources if not (output / source.name).exists()]
         summary = Summary(kept=len(sources) - len(missing))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
-import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -19,9 +17,9 @@ from step_jax.flow.encoding import BOUND_PX
 from step_jax.flow.image_folder import ImageFormat
 from step_jax.flow.methods import Estimator
 from step_jax.flow.sources import RECORD
+from step_jax.folder_lock import LOCK
 
 _VERSIONS = "versions"
-_LOCK = ".lock"
 
 
 def describe(estimator: Estimator, *, image_format: ImageFormat, short_side: int) -> dict[str, Any]:
@@ -49,7 +47,7 @@ def check_or_write(output: pathlib.Path, description: Mapping[str, Any]) -> None
     if path.exists():
         _compare(path, description)
         return
-    foreign = [entry.name for entry in output.iterdir() if entry.name != _LOCK]
+    foreign = [entry.name for entry in output.iterdir() if entry.name != LOCK]
     if foreign:
         raise InputError(
             f"{output}: holds {foreign[0]} and no {RECORD}; give a new or empty folder as --output"
@@ -81,23 +79,3 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
-
-
-@contextlib.contextmanager
-def locked(output: pathlib.Path) -> Iterator[None]:
-    """Makes the folder, and keeps other runs out of it. Raises InputError if one is there."""
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(output / _LOCK, "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{output}: another run is writing there; wait for it") from error
-        try:
-            yield
-        finally:
-            os.unlink(output / _LOCK)

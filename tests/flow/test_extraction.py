@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from step_jax.errors import InputError
-from step_jax.flow import extraction, flow_images, flow_record
+from step_jax.flow import extraction, flow_images
 from step_jax.flow.extraction import FlowOptions, extract
 from step_jax.flow.frame_estimate import FrameEstimate
 from step_jax.flow.image_folder import ImageFormat
 from step_jax.flow.sources import find_sources
+from step_jax.folder_lock import locked_folder
 from step_jax.video import VideoWriter
 
 PNG = FlowOptions(method="dis", image_format=ImageFormat(png=True))
@@ -130,7 +131,7 @@ def test_a_folder_of_something_else(videos, tmp_path):
 
 
 def test_two_runs_at_once(videos, tmp_path):
-    with flow_record.locked(tmp_path / "flow"), pytest.raises(InputError, match="another run"):
+    with locked_folder(tmp_path / "flow"), pytest.raises(InputError, match="another run"):
         run(videos, tmp_path / "flow")
 
 

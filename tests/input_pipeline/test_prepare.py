@@ -13,6 +13,7 @@ from input_pipeline import builders, frame_store, prepare, records
 from input_pipeline.prepare import RecordOptions
 from step_jax.annotations import Annotations, Tube, write_native
 from step_jax.errors import InputError
+from step_jax.folder_lock import locked_folder
 
 OPTIONS = RecordOptions(core_frames=20, halo_before=0, halo_after=5)
 
@@ -209,8 +210,8 @@ def test_an_output_that_cannot_be_written(annotations, tmp_path):
 
 def test_two_runs_keep_out_of_each_others_way(annotations, tmp_path):
     with (
-        prepare.locked_folder(tmp_path),
-        pytest.raises(InputError, match="another run is building"),
+        locked_folder(tmp_path),
+        pytest.raises(InputError, match="another run is writing there"),
     ):
         prepare.prepare(only(annotations, "b"), tmp_path)
 
