@@ -147,7 +147,12 @@ def evaluate_checkpoint(
     check_config(config)
     if config.eval.tubes:
         check_tubes(config, predictor)
-    folder = evaluations.folder(workdir, split=config.data.eval_split, step=predictor.step)
+    folder = evaluations.folder(
+        workdir,
+        split=config.data.eval_split,
+        videos=config.data.eval_videos,
+        step=predictor.step,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     windows = write_tables(config, folder, predictor)
@@ -188,6 +193,11 @@ def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor) -
         tubelets=folder / TUBELETS if config.eval.tubes else None,
         tubelet_steps=config.eval.tube_steps,
     )
+
+
+def part(config: ConfigDict) -> str:
+    """What is evaluated, as the folder of its results is called."""
+    return evaluations.part(config.data.eval_split, config.data.eval_videos)
 
 
 def records_folder(config: ConfigDict) -> str:
@@ -489,8 +499,7 @@ def watch(
     """Evaluates each checkpoint once, in order, until the last one of a finished training."""
     while True:
         finished = run_folder.finished_step(workdir)
-        done = {step for split, step in evaluations.read_metrics(workdir)
-                if split == config.data.eval_split}  # fmt: skip
+        done = {step for name, step in evaluations.read_metrics(workdir) if name == part(config)}
         for step in checkpoints.steps():
             if step in done:
                 continue

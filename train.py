@@ -303,7 +303,7 @@ def is_evaluation_due(config: ConfigDict, step: int) -> bool:
 
 
 def is_evaluated(config: ConfigDict, workdir: epath.Path, step: int) -> bool:
-    return (config.data.eval_split, step) in evaluations.read_metrics(workdir)
+    return (evaluate.part(config), step) in evaluations.read_metrics(workdir)
 
 
 def evaluation_scalars(report: Mapping[str, Any]) -> dict[str, float]:

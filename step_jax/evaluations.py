@@ -1,12 +1,15 @@
 """Results of evaluations in a working directory: one folder per split and checkpoint.
 
-`workdir/eval/<split>/<step>/metrics.json` is written last, so that a folder that has it is
+Where only some videos of a split are evaluated the folder is another one, see `part`.
+`workdir/eval/<part>/<step>/metrics.json` is written last, so that a folder that has it is
 complete. Its "score" decides which checkpoint is the best.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -20,9 +23,17 @@ FOLDER = "eval"
 METRICS = "metrics.json"
 
 
-def folder(workdir: epath.PathLike, *, split: str, step: int) -> epath.Path:
-    """Where the evaluation of one checkpoint on one split lies."""
-    return epath.Path(workdir) / FOLDER / split / str(step)
+def part(split: str, videos: str = "") -> str:
+    """The folder's name of a split, or of those of its videos that a pattern chooses."""
+    if not videos:
+        return split
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", videos).strip("-")[:40]
+    return f"{split}_{readable}_{hashlib.sha256(videos.encode()).hexdigest()[:6]}"
+
+
+def folder(workdir: epath.PathLike, *, split: str, step: int, videos: str = "") -> epath.Path:
+    """Where the evaluation of one checkpoint on one split, or some of its videos, lies."""
+    return epath.Path(workdir) / FOLDER / part(split, videos) / str(step)
 
 
 def write_metrics(path: epath.PathLike, metrics: Mapping[str, Any]) -> epath.Path:
@@ -33,14 +44,14 @@ def write_metrics(path: epath.PathLike, metrics: Mapping[str, Any]) -> epath.Pat
 
 
 def read_metrics(workdir: epath.PathLike) -> dict[tuple[str, int], dict[str, Any]]:
-    """(split, step) -> metrics of all complete evaluations."""
+    """(part, step) -> metrics of all complete evaluations."""
     found = {}
     for path in sorted(epath.Path(workdir).glob(f"{FOLDER}/*/*/{METRICS}")):
-        split, step = path.parent.parent.name, path.parent.name
+        name, step = path.parent.parent.name, path.parent.name
         if not step.isdigit():
             continue
         try:
-            found[split, int(step)] = json.loads(path.read_text())
+            found[name, int(step)] = json.loads(path.read_text())
         except ValueError as error:
             raise InputError(f"{path}: not JSON ({error}); delete it and evaluate again") from error
     return found
@@ -49,13 +60,14 @@ def read_metrics(workdir: epath.PathLike) -> dict[tuple[str, int], dict[str, Any
 def best_step(workdir: epath.PathLike, *, among: Collection[int]) -> int | None:
     """The evaluated checkpoint with the highest score, the later of equals; None without any.
 
-    Only the split that the run is configured to evaluate counts: a look at the training split must
-    not decide.
+    Only the part that the run is configured to evaluate counts: a look at the training split, or
+    at a few videos, must not decide.
     """
-    wanted = run_folder.eval_split(workdir)
+    configured = run_folder.evaluated_part(workdir)
+    wanted = part(*configured) if configured else None
     scores = [
         (metrics["score"], step)
-        for (split, step), metrics in read_metrics(workdir).items()
-        if step in among and split == (wanted or split) and metrics.get("score") is not None
+        for (name, step), metrics in read_metrics(workdir).items()
+        if step in among and name == (wanted or name) and metrics.get("score") is not None
     ]
     return max(scores)[1] if scores else None

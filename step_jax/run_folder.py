@@ -67,10 +67,15 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         raise InputError(f"{path}: not JSON ({error})") from error
 
 
-def eval_split(workdir: epath.PathLike) -> str | None:
-    """The split that the run in `workdir` evaluates; None if it left no configuration."""
-    path = epath.Path(workdir) / CONFIG
-    return read_config(workdir)["data"]["eval_split"] if path.exists() else None
+def evaluated_part(workdir: epath.PathLike) -> tuple[str, str] | None:
+    """The split that the run in `workdir` evaluates, and the pattern of its videos, "" for all.
+
+    None if it left no configuration.
+    """
+    if not (epath.Path(workdir) / CONFIG).exists():
+        return None
+    data = read_config(workdir)["data"]
+    return data["eval_split"], data.get("eval_videos", "")  # runs may be older than the pattern
 
 
 def write_parameters(workdir: epath.PathLike, variables: Any) -> None:

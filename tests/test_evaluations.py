@@ -62,3 +62,24 @@ def test_a_look_at_the_training_split_does_not_decide(tmp_path):
         write(tmp_path, step, test)
         write(tmp_path, step, train, split="train")
     assert evaluations.best_step(tmp_path, among=[1, 2]) == 1
+
+
+def test_a_look_at_a_few_videos_lies_elsewhere_and_does_not_decide(tmp_path):
+    write_json(tmp_path / "config.json", {"data": {"eval_split": "test", "eval_videos": ""}})
+    few = evaluations.folder(tmp_path, split="test", step=2, videos="Diving/*")
+    assert few.parent.name.startswith("test_Diving_")
+    assert few.parent.parent == evaluations.folder(tmp_path, split="test", step=2).parent.parent
+    assert evaluations.part("test", "Diving/*") != evaluations.part("test", "Diving-")
+    write(tmp_path, 1, 40.0)
+    write(tmp_path, 2, 30.0)
+    write(tmp_path, 2, 95.0, split=few.parent.name)
+    assert evaluations.best_step(tmp_path, among=[1, 2]) == 1
+
+
+def test_a_run_configured_for_a_few_videos_is_decided_by_them(tmp_path):
+    data = {"eval_split": "test", "eval_videos": "a*"}
+    write_json(tmp_path / "config.json", {"data": data})
+    write(tmp_path, 1, 40.0)
+    write(tmp_path, 1, 10.0, split=evaluations.part("test", "a*"))
+    write(tmp_path, 2, 20.0, split=evaluations.part("test", "a*"))
+    assert evaluations.best_step(tmp_path, among=[1, 2]) == 2

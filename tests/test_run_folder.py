@@ -33,8 +33,8 @@ def test_configuration_survives(tmp_path):
     run_folder.open_for_training(tmp_path / "new" / "run", CONFIG)
     found = run_folder.read_config(tmp_path / "new" / "run")
     assert found == json.loads(json.dumps(CONFIG))
-    assert run_folder.eval_split(tmp_path / "new" / "run") == "test"
-    assert run_folder.eval_split(tmp_path) is None
+    assert run_folder.evaluated_part(tmp_path / "new" / "run") == ("test", "")
+    assert run_folder.evaluated_part(tmp_path) is None
 
 
 def test_the_same_configuration_continues(begun):
