@@ -145,7 +145,7 @@ def _write_shard(job: ShardJob, progress: Callable[[int], object]) -> VideoRepor
     path = pathlib.Path(job.source)
     key = job.key
     with sources.open_source(path, job.timing) as source:
-        frames = _Frames(source, job.options, progress)
+        frames = ChosenFrames(source, job.options, progress)
         pathlib.Path(job.shard).parent.mkdir(parents=True, exist_ok=True)
         with replacing(job.shard) as temporary:
             _write_records(job, frames, temporary)
@@ -162,7 +162,7 @@ def _write_shard(job: ShardJob, progress: Callable[[int], object]) -> VideoRepor
         )
 
 
-def _write_records(job: ShardJob, frames: _Frames, path: pathlib.Path):
+def _write_records(job: ShardJob, frames: ChosenFrames, path: pathlib.Path):
     import tensorflow as tf
 
     from input_pipeline import builders
@@ -194,7 +194,7 @@ def _cut(jpegs: Iterable[bytes], cuts: Iterable[Segment]) -> Iterator[tuple[Segm
         yield segment, list(held)
 
 
-class _Frames:
+class ChosenFrames:
     """The JPEGs of a source's chosen frames, and the account of what was not as it should be."""
 
     def __init__(
@@ -204,7 +204,7 @@ class _Frames:
         self._seconds: list[seconds.Second] = []  # without their frames
         self._damaged: set[int] = set()
         self._num_undecodable = 0
-        self._jpeg = b""
+        self._jpeg, self._last = b"", None
         self.size = (0, 0)
 
     def jpegs(self) -> Iterator[bytes]:
@@ -254,13 +254,13 @@ class _Frames:
 
     def _encode_second(self, second: seconds.Second) -> list[bytes]:
         """Its JPEGs, "" before the video's first one."""
-        jpegs, decoded, last = [], False, None
+        jpegs, decoded = [], False
         for picture in second.frames:
-            if picture is not last:
+            if picture is not self._last:  # a repeated one is there already
                 good = self._encode(picture)
                 self._num_undecodable += not good
                 decoded |= good
-            last = picture
+            self._last = picture
             jpegs.append(self._jpeg)
         if second.num_frames and not decoded:
             self._damaged.add(second.second)

@@ -13,8 +13,8 @@ def test_the_made_movie_is_read_as_made(tmp_path):
 
 
 def test_all_of_ava_from_one_movie():
-    result = {"frames_stored": 120, "shard_bytes": 1_000_000, "cpu_s": {"prepare": 2.0}}
+    result = {"shard_bytes": 250_000_000, "cpu_s": {"write a shard": 10, "a second's frames": 0.1}}
     everything = ava_preparation.extrapolate(result)
     assert everything["stored_frames"] == 299 * 10_800
-    assert everything["core_hours"] == pytest.approx(299 * 180 / 3600)
-    assert everything["gigabytes"] == pytest.approx(299 * 0.09)
+    assert everything["core_hours"] == pytest.approx(299 * 100 / 3600)
+    assert everything["gigabytes"] == pytest.approx(299 / 4)
