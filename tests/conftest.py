@@ -1,6 +1,7 @@
 """What every test file shares: four virtual CPU devices, where the test data lies, a tiny run."""
 
 import os
+import signal
 import types
 from pathlib import Path
 
@@ -11,6 +12,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import jax
 import pytest
 import tiny_run
+
+# A shell that starts a program in the background makes it ignore Ctrl-C, and its children with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 4)  # has an effect only before the first array is made
 
