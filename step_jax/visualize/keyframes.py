@@ -33,23 +33,48 @@ class KeyframePicture:
     found_texts: Sequence[str]
 
 
-def draw_keyframes(keyframes: Sequence[KeyframePicture], *, columns: int | None = None):
-    """All in a grid, uint8 [H, W, 3]. Actions that are found on the same box share it."""
+def draw_keyframes(
+    keyframes: Sequence[KeyframePicture], *, columns: int | None = None
+) -> np.ndarray:
+    """All in a grid, uint8 [H, W, 3]. Where something was found anywhere, each is drawn twice:
+    as annotated, and as detected over the annotated outlines."""
+    twice = any(len(one.found_boxes) for one in keyframes)
     height, width = keyframes[0].frame.shape[:2]
-    columns = columns or grid_columns(len(keyframes), width=width, height=height)
-    size = display_size(width, height, columns=columns, shortest=SHORTEST_PX, widest=WIDEST_PX)
-    return tile([_draw(one, *size) for one in keyframes], columns=columns)
+    wide = width * (1 + twice)
+    columns = columns or grid_columns(len(keyframes), width=wide, height=height)
+    size = display_size(
+        width, height, columns=columns * (1 + twice), shortest=SHORTEST_PX, widest=WIDEST_PX
+    )
+    return tile([_draw(one, *size, twice=twice) for one in keyframes], columns=columns)
 
 
-def _draw(keyframe: KeyframePicture, width: int, height: int) -> np.ndarray:
-    side = np.array([width, height, width, height])
-    picture = resize(keyframe.frame, width=width, height=height)
-    true = np.reshape(keyframe.true_boxes, (-1, 4)) * side
-    white = np.tile(WHITE, (len(true), 1))
-    picture = draw_boxes(picture, true, white, labels=keyframe.true_texts, dashed=True)
-    found = np.reshape(keyframe.found_boxes, (-1, 4)) * side
-    groups = stacks(found)
+def _draw(keyframe: KeyframePicture, width: int, height: int, *, twice: bool) -> np.ndarray:
+    plain = resize(keyframe.frame, width=width, height=height)
+    annotated = _annotated(plain, keyframe, labels=keyframe.true_texts)
+    if not twice:
+        return captioned(annotated, keyframe.title)
+    outlined = _annotated(plain, keyframe, labels=None)
+    both = np.concatenate([annotated, _detected(outlined, keyframe)], axis=1)
+    return captioned(both, f"{keyframe.title}: annotated, detected")
+
+
+def _annotated(
+    picture: np.ndarray, keyframe: KeyframePicture, *, labels: Sequence[str] | None
+) -> np.ndarray:
+    boxes = _in_pixels(keyframe.true_boxes, picture)
+    white = np.tile(WHITE, (len(boxes), 1))
+    return draw_boxes(picture, boxes, white, labels=labels, dashed=True)
+
+
+def _detected(picture: np.ndarray, keyframe: KeyframePicture) -> np.ndarray:
+    """Actions that are found on the same box share it."""
+    boxes = _in_pixels(keyframe.found_boxes, picture)
+    groups = stacks(boxes)
     texts = ["\n".join(keyframe.found_texts[i] for i in group) for group in groups]
     first = np.array([group[0] for group in groups], int)
-    picture = draw_boxes(picture, found[first], class_colors(len(groups)), labels=texts)
-    return captioned(picture, keyframe.title)
+    return draw_boxes(picture, boxes[first], class_colors(len(groups)), labels=texts)
+
+
+def _in_pixels(boxes: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return np.reshape(boxes, (-1, 4)) * np.array([width, height, width, height])
