@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import pathlib
 import re
-import signal
 from collections.abc import Callable, Mapping, Sequence
 
 import tqdm
@@ -17,6 +16,7 @@ import tqdm
 from input_pipeline import frame_store
 from step_jax.annotations import Annotations, Video
 from step_jax.errors import InputError
+from step_jax.interruption import end_silently, starting_workers
 
 
 def store_frames(
@@ -111,8 +111,9 @@ def _place(folder: pathlib.Path, video: Video, what: str, source: pathlib.Path) 
 def _run_in_pool(jobs: Sequence[Callable[[], int]], workers: int, progress: tqdm.tqdm):
     # spawn: a process with TensorFlow's threads must not fork
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _die_silently) as pool:
-        futures = [pool.submit(job) for job in jobs]
+    with concurrent.futures.ProcessPoolExecutor(workers, context, end_silently) as pool:
+        with starting_workers():
+            futures = [pool.submit(job) for job in jobs]
         try:
             for future in concurrent.futures.as_completed(futures):
                 progress.update(future.result())
@@ -124,8 +125,3 @@ def _run_in_pool(jobs: Sequence[Callable[[], int]], workers: int, progress: tqdm
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _die_silently():
-    """Ctrl-C reaches the workers too: they stop at once, without a traceback each."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import pathlib
-import signal
 from collections import deque
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ import tqdm
 from input_pipeline.ava import seconds
 from input_pipeline.ava.report import write_report
 from input_pipeline.ava.shards import ShardJob, prepare_video
+from step_jax.interruption import end_silently, starting_workers
 
 _LOOK_EVERY_S = 0.5
 
@@ -70,7 +70,8 @@ class _Worker:
         """done: a shared number, to which it adds the seconds of movie that it does."""
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, done), daemon=True)
-        self._process.start()
+        with starting_workers():
+            self._process.start()
         theirs.close()  # so that its death ends the connection
 
     def give(self, job: ShardJob):
@@ -105,8 +106,7 @@ class _Worker:
 
 
 def _serve(connection: multiprocessing.connection.Connection, done):
-    """Ctrl-C reaches the workers too: they stop at once, without a traceback each."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_silently()
     cv2.setNumThreads(1)  # the cores have a process each
 
     def count(number: float):

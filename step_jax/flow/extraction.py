@@ -7,7 +7,6 @@ import functools
 import multiprocessing
 import os
 import pathlib
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from step_jax.flow.image_folder import ImageFormat, write_images
 from step_jax.flow.methods import Estimator, encoded_flows, make_estimator
 from step_jax.flow.sources import Source
 from step_jax.folder_lock import locked_folder
+from step_jax.interruption import end_silently, starting_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,8 @@ def _run_in_pool(
     workers = min(workers, len(sources))
     compute = functools.partial(_compute, output=output, options=options)
     with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker) as pool:
-        futures = {pool.submit(compute, source): source for source in sources}
+        with starting_workers():
+            futures = {pool.submit(compute, source): source for source in sources}
         try:
             for future in concurrent.futures.as_completed(futures):
                 progress.video(futures[future], future.result())
@@ -197,8 +198,8 @@ def _run_in_pool(
 
 
 def _start_worker() -> None:
-    """Ctrl-C reaches the workers too, and so does the end of the program if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """The end of the program reaches the workers too, if it is killed."""
+    end_silently()
     cv2.setNumThreads(1)  # the pool has the cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
