@@ -16,10 +16,14 @@ from step_jax.metrics.ava.keyframe_map import ava_map
 from step_jax.metrics.ava.protocol import PROTOCOLS, Protocol
 from step_jax.metrics.ava.report import as_json, as_text
 from step_jax.metrics.ucf101_24.options import add_flags, options_of
+from step_jax.replacing import check_outputs
 
 
 def main():
     arguments = _parser().parse_args()
+    inputs = [arguments.ground_truth, *arguments.detections]
+    lists = [arguments.label_map, arguments.exclusions]
+    check_outputs([arguments.output, arguments.page], inputs=[*inputs, *lists])
     protocol = _protocol(arguments)
     exclusions = read_keyframes(arguments.exclusions) if arguments.exclusions else None
     label_map = read_label_map(arguments.label_map)
@@ -31,8 +35,7 @@ def main():
     try:
         result = ava_map(labels, detections, label_map, exclusions=exclusions, protocol=protocol)
     except InputError as error:
-        files = ", ".join([arguments.ground_truth, *arguments.detections])
-        raise InputError(f"{files}: {error}") from error
+        raise InputError(f"{', '.join(inputs)}: {error}") from error
     print(as_text(result))
     if exclusions is not None and not protocol.drop_excluded:
         print(f"note: protocol {protocol.name} has no exclusions, {arguments.exclusions} is unused")

@@ -98,6 +98,15 @@ def test_options(files, monkeypatch, capsys, flags, name, expected):
     assert ("is unused" in capsys.readouterr().out) == (name == "2020")
 
 
+@pytest.mark.parametrize("name", ["gt.csv", "det.csv", "map.pbtxt", "excluded.csv"])
+@pytest.mark.parametrize("flag", ["--output", "--page"])
+def test_never_writes_over_what_it_reads(files, monkeypatch, flag, name):
+    before = (files / name).read_bytes()
+    with pytest.raises(InputError, match="is one of the inputs"):
+        run(files, monkeypatch, flag, files / name)
+    assert (files / name).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
