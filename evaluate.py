@@ -16,7 +16,6 @@ model.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from typing import Any
@@ -37,33 +36,19 @@ from step_jax.annotations.ava_time import FPS
 from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
 from step_jax.detected_keyframes import KeyframeLimits, check_classes
-from step_jax.detections import read_detections, read_header
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits, write_table
 from step_jax.inference import Predictor, restore_predictor
 from step_jax.linking import LinkOptions, check_options
 from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.average_precision import check_ap_rule
-from step_jax.metrics.frame_map import format_table
 from step_jax.metrics.frame_tally import check_counted_frames
+from step_jax.metrics.ucf101_24 import evaluation as ucf_evaluation
 from step_jax.metrics.ucf101_24.protocol import ClipLimits, Protocol
-from step_jax.metrics.ucf101_24.report import (
-    format_paper_table,
-    make_report,
-    write_report_table,
-)
-from step_jax.metrics.ucf101_24.results import (
-    StepResult,
-    TubeOptions,
-    evaluate_detections,
-    evaluate_tubelets,
-    tubes_of_table,
-)
+from step_jax.metrics.ucf101_24.results import TubeOptions
 from step_jax.metrics.video_map import check_thresholds
 from step_jax.trimming import TrimOptions
-from step_jax.tube_table import write_tubes
-from step_jax.tubelet_table import TubeletHeader, is_tubelet_table, read_tubelet_header
-from step_jax.visualize.report_page import draw_report
+from step_jax.tubelet_table import TubeletHeader, is_tubelet_table
 
 TABLE = "detections.parquet"
 TUBELETS = "tubelets.parquet"
@@ -120,14 +105,8 @@ def main() -> None:
     config = options.config or read_configuration(workdir)
     if options.detections:
         folder = epath.Path(options.detections).parent
-        if config.data.ava_version:
-            report, text = evaluate_ava(config, options.detections, folder)
-            print(text)
-        else:
-            results, provenance = evaluate_file(config, options.detections)
-            report = make_metrics(config, results, provenance)
-            print_report(report)
-            write_results(folder, results, report)
+        report, text = evaluate_table(config, folder, options.detections)
+        print(text)
         print(f"wrote {evaluations.write_metrics(folder, report)}")
         return
     if options.watch:
@@ -157,17 +136,11 @@ def evaluate_checkpoint(
     start = time.monotonic()
     windows = write_tables(config, folder, predictor)
     seconds = time.monotonic() - start
-    told = {"checkpoint": predictor.step, "windows": windows, "seconds": round(seconds, 2)}
     print(f"checkpoint {predictor.step}: {windows} windows in {seconds:.1f} s, {folder}")
-    if config.data.ava_version:
-        report, text = evaluate_ava(config, folder / TABLE, folder)
-        print(text, flush=True)
-    else:
-        results, provenance = evaluate_tables(config, folder)
-        report = make_metrics(config, results, provenance)
-        write_results(folder, results, report)
-        print_report(report)
-    report |= told
+    tubelets = folder / TUBELETS if config.eval.tubes else None
+    report, text = evaluate_table(config, folder, folder / TABLE, tubelets)
+    print(text, flush=True)
+    report |= {"checkpoint": predictor.step, "windows": windows, "seconds": round(seconds, 2)}
     evaluations.write_metrics(folder, report)
     return report
 
@@ -296,6 +269,25 @@ def detection_limits(config: ConfigDict) -> DetectionLimits:
     )
 
 
+def clip_limits(config: ConfigDict) -> ClipLimits:
+    """The same of a table of tubelets."""
+    return ClipLimits(
+        score_threshold=config.eval.score_threshold,
+        per_class_top=config.eval.per_class_top,
+        nms_threshold=config.eval.tubelet_nms,
+        top=config.eval.clip_top,
+    )
+
+
+def check_table(config: ConfigDict, table: epath.PathLike) -> None:
+    """Raises InputError for tubelets of which the configuration wants what they cannot give."""
+    if is_tubelet_table(table) and (config.eval.inclusive_nms or config.eval.frames != "all"):
+        raise InputError(
+            f"{table}: eval.inclusive_nms and eval.frames are not for tubelets; evaluate the "
+            f"table of detections, {TABLE}"
+        )
+
+
 def evaluation_batches(config: ConfigDict, predictor: Predictor):
     """The windows of the evaluation split, under a progress bar."""
     hide_accelerators()
@@ -339,11 +331,43 @@ def evaluation_keyframes(
     return labels
 
 
-def evaluate_ava(
-    config: ConfigDict, table: epath.PathLike, folder: epath.Path
+def evaluate_table(
+    config: ConfigDict,
+    folder: epath.Path,
+    table: epath.PathLike,
+    tubelets: epath.PathLike | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """The report for `metrics.json` and the official table of a table of detections or tubelets;
-    writes the last step's detections in the official form and the page into `folder`."""
+    """The report for `metrics.json` and the text to print; the other results go into `folder`.
+
+    table: of detections or of tubelets. tubelets: those beside a table of detections, for tubes.
+    """
+    if config.data.ava_version:
+        return evaluate_ava(config, folder, table)
+    annotations, split = read_annotations(config), config.data.eval_split
+    options = {"protocol": protocol(config), "tubes": tube_options(config)}
+    if tubelets is not None:
+        results, provenance = ucf_evaluation.evaluate_both(
+            table, tubelets, annotations, split, **options
+        )
+    else:
+        check_table(config, table)
+        results, provenance = ucf_evaluation.evaluate_table(
+            table,
+            annotations,
+            split,
+            limits=clip_limits(config),
+            tube_steps=config.eval.tube_steps,
+            **options,
+        )
+    report = ucf_evaluation.make_metrics(results, ap=config.eval.ap, provenance=provenance)
+    ucf_evaluation.write_results(folder, results, report)
+    return report, ucf_evaluation.text_of(report)
+
+
+def evaluate_ava(
+    config: ConfigDict, folder: epath.Path, table: epath.PathLike
+) -> tuple[dict[str, Any], str]:
+    """The same of AVA: the official table, the last step's detections in the official form."""
     results, provenance = ava_evaluation.evaluate_table(
         table,
         ava_folder(config),
@@ -362,95 +386,6 @@ def evaluate_ava(
     version = config.data.ava_version
     report = ava_evaluation.make_metrics(results, version=version, provenance=provenance)
     return report, ava_evaluation.text_of(results, version=version)
-
-
-def evaluate_tables(
-    config: ConfigDict, folder: epath.Path
-) -> tuple[list[StepResult], dict[str, str]]:
-    """Every step from the detections table in `folder`, with tubes from the tubelets beside it."""
-    annotations, split = read_annotations(config), config.data.eval_split
-    told = read_header(folder / TABLE)
-    results = {}
-    for step in range(1, told.num_steps + 1):
-        rows = read_detections(folder / TABLE, step=step)  # a step at a time, to save memory
-        results[step] = evaluate_detections(
-            rows, annotations, split, step=step, protocol=protocol(config)
-        )
-    if config.eval.tubes:
-        header = read_tubelet_header(folder / TUBELETS)
-        for step in header.steps:
-            tubes = tubes_of_table(
-                folder / TUBELETS,
-                annotations,
-                split,
-                step=step,
-                protocol=protocol(config),
-                options=tube_options(config),
-            )
-            results[step] = dataclasses.replace(results[step], tubes=tubes)
-    return list(results.values()), told.provenance
-
-
-def evaluate_file(
-    config: ConfigDict, table: epath.PathLike
-) -> tuple[list[StepResult], dict[str, str]]:
-    """Every step of a table of detections or of tubelets; tubes of it if they are wanted."""
-    annotations, split = read_annotations(config), config.data.eval_split
-    options = {"protocol": protocol(config), "tubes": tube_options(config)}
-    if is_tubelet_table(table):
-        if config.eval.inclusive_nms or config.eval.frames != "all":
-            raise InputError(
-                f"{table}: eval.inclusive_nms and eval.frames are not for tubelets; evaluate the "
-                f"table of detections, {TABLE}"
-            )
-        options["limits"] = ClipLimits(
-            score_threshold=config.eval.score_threshold,
-            per_class_top=config.eval.per_class_top,
-            nms_threshold=config.eval.tubelet_nms,
-            top=config.eval.clip_top,
-        )
-        header = read_tubelet_header(table)
-        results = [
-            evaluate_tubelets(table, annotations, split, step=step, **options)
-            for step in header.steps
-        ]
-        return results, header.provenance
-    told = read_header(table)
-    last = told.num_steps
-    tube_steps = (config.eval.tube_steps or (last,)) if config.eval.tubes else ()
-    results = []
-    for step in range(1, last + 1):
-        chosen = options if step in tube_steps else {"protocol": options["protocol"]}
-        rows = read_detections(table, step=step)
-        results.append(evaluate_detections(rows, annotations, split, step=step, **chosen))
-    return results, told.provenance
-
-
-def make_metrics(
-    config: ConfigDict, results: list[StepResult], provenance: dict[str, str]
-) -> dict[str, Any]:
-    """The report for `metrics.json`; "score" is the last step's frame-mAP."""
-    report = make_report(results, ap=config.eval.ap, provenance=provenance)
-    return {"score": report["steps"][-1]["mean"], **report}
-
-
-def write_results(folder: epath.Path, results: list[StepResult], report: dict[str, Any]) -> None:
-    """The tubes of the last step that has some, and the report as a table and a page."""
-    with_tubes = [result for result in results if result.tubes]
-    if not with_tubes:
-        return
-    for kind, result in with_tubes[-1].tubes.items():
-        name = "tubes.parquet" if kind == "linked" else f"tubes_{kind}.parquet"
-        write_tubes(folder / name, result.tubes)
-    write_report_table(folder / "report.parquet", report)
-    draw_report(folder / "report.png", report, with_tubes[-1])
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """The classes' table, and the paper's where there are tubes."""
-    tubes = any("video" in step for step in report["steps"])
-    text = format_table(report, protocol=not tubes)
-    print(f"{text}\n\n{format_paper_table(report)}" if tubes else text, flush=True)
 
 
 def protocol(config: ConfigDict) -> Protocol:
