@@ -203,11 +203,12 @@ def check_config(config: ConfigDict) -> None:
 
 def check_ava(config: ConfigDict) -> None:
     """The same of what AVA alone needs."""
-    ava_evaluation.check_protocol(config.eval.ava_protocol)
-    files, split = ava_folder(config), config.data.eval_split
-    files.label_map()
-    files.labels_path(split)
-    files.exclusions_path(split)
+    ava_evaluation.check_ground_truth(
+        ava_folder(config),
+        config.data.eval_split,
+        protocol=config.eval.ava_protocol,
+        videos=config.data.eval_videos,
+    )
     if config.eval.frames != "middle" or config.eval.stride != FPS:
         raise InputError(
             f"eval.frames is {config.eval.frames!r} and eval.stride {config.eval.stride}; expected "

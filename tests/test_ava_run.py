@@ -1,6 +1,7 @@
 """Training and evaluating a tiny detector on AVA's kind of records, through the entry points."""
 
 import json
+import shutil
 import types
 
 import ava_records
@@ -122,6 +123,31 @@ def test_bad_configurations(ava, run_program, tmp_path):
     assert "expected one of detected, annotated" in errors_of(eval__boxes="all")
     assert "no tubelets where eval.boxes" in errors_of(eval__boxes="annotated")
     assert "is no folder" in errors_of(data__annotations=str(tmp_path / "none"))
+    assert "no video matches 'nothing*'" in errors_of(data__eval_videos="nothing*")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("ava_val_v2.1.csv", "d,0902,.1,.1,.5,x,12,0\n", "v2.1.csv:1: y2 is 'x'"),
+        (
+            "ava_val_excluded_timestamps_v2.1.csv",
+            "".join(f"d,{second}\n" for second in range(902, 914)),
+            "ava_val_v2.1.csv: no ground truth is left",
+        ),
+    ],
+)
+def test_files_of_evaluation_are_read_before_training(
+    ava, run_program, tmp_path, name, text, message
+):
+    folder = shutil.copytree(ava.annotations, tmp_path / "csv")
+    (folder / name).write_text(text)
+    workdir = tmp_path / "run"
+    flags = tiny_run.flags(ava, workdir=workdir, **CHANGES, data__annotations=str(folder))
+    status, _, errors = run_program("train", *flags)
+    assert status == 1
+    assert message in errors[-1]
+    assert not workdir.exists()
 
 
 def test_a_classifier_on_annotated_boxes(ava, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from step_jax.annotations.ava_csv import AvaLabels
+from step_jax.annotations.ava_csv import AvaDetections, AvaLabels
 from step_jax.annotations.ava_folder import AvaFolder
 from step_jax.annotations.selection import matching
 from step_jax.ava_table import read_ava_detections, write_ava_detections
@@ -31,6 +31,22 @@ def check_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"eval.ava_protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def check_ground_truth(
+    annotations: AvaFolder, split: str, *, protocol: str, videos: str = ""
+) -> None:
+    """Raises InputError where a split's files cannot be read or leave nothing to find.
+
+    That is known before a detector works for hours. The arguments are those of `evaluate_table`.
+    """
+    options = check_protocol(protocol)
+    label_map, exclusions = annotations.label_map(), annotations.exclusions(split)
+    labels = _of_videos(annotations.labels(split), videos)
+    try:
+        ava_map(labels, _no_detections(), label_map, exclusions=exclusions, protocol=options)
+    except InputError as error:
+        raise InputError(f"{annotations.labels_path(split)}: {error}") from error
 
 
 def evaluate_table(
@@ -113,6 +129,11 @@ def _of_videos(labels: AvaLabels, pattern: str) -> AvaLabels:
     chosen = matching(labels.videos, pattern)
     empty = labels.empty.take(chosen[labels.empty.video])
     return dataclasses.replace(labels.take(chosen[labels.video]), empty=empty)
+
+
+def _no_detections() -> AvaDetections:
+    empty = np.zeros(0, np.int32)
+    return AvaDetections((), empty, empty, np.zeros((0, 4)), empty.astype(np.int16), np.zeros(0))
 
 
 def _percent(value: float) -> float | None:
