@@ -16,7 +16,7 @@ import numpy as np
 from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
 from input_pipeline.keyframes import KeyframeLabels
-from step_jax.annotations.ava_csv import AvaDetections, AvaLabels
+from step_jax.annotations.ava_csv import NUM_ACTIONS, AvaDetections, AvaLabels
 from step_jax.annotations.ava_folder import VERSIONS, open_ava_folder
 from step_jax.annotations.ava_labels import LabelMap
 from step_jax.annotations.ava_time import second_of_frame
@@ -96,11 +96,12 @@ def keyframe_picture(
 ) -> KeyframePicture:
     """What is annotated on a keyframe and the best of what was found, `told.top` with a score of
     `told.min_score` or more."""
-    names = dict(zip(label_map.ids, label_map.names, strict=True))
+    known = dict(zip(label_map.ids, label_map.names, strict=True))
+    names = {action: known.get(action, f"({action})") for action in range(1, NUM_ACTIONS + 1)}
     actions: dict[tuple[float, ...], list[str]] = {}
     for row in np.flatnonzero(_of(labels, video, second)):
         action = int(labels.action_id[row])
-        actions.setdefault(tuple(labels.boxes[row]), []).append(names.get(action, f"({action})"))
+        actions.setdefault(tuple(labels.boxes[row]), []).append(names[action])
     best = np.zeros(0, int)
     if found is not None:
         best = np.flatnonzero(_of(found, video, second) & (found.score >= told.min_score))

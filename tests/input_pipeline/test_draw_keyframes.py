@@ -56,6 +56,10 @@ def test_texts(ava):
     assert drawn.found_texts == ["class3 0.90", "class12 0.30"]
     people = labels.person_id[(labels.timestamp == 902)]
     assert len(drawn.true_boxes) == len(set(people.tolist()))
+    (ava / "other.csv").write_text("d,0902,.1,.1,.5,.5,11,.9\n")  # none of the label map's
+    other = read_detections_csv(ava / "other.csv")
+    drawn = draw_keyframes.keyframe_picture("d", 902, frame, labels, other, label_map, told)
+    assert drawn.found_texts == ["(11) 0.90"]
     told.top, told.min_score = 1, 0.95
     drawn = draw_keyframes.keyframe_picture("d", 902, frame, labels, found, label_map, told)
     assert len(drawn.found_boxes) == 0
