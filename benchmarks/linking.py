@@ -109,9 +109,7 @@ def main():
     parser = argparse.ArgumentParser(description="Times linking and trimming on simulated videos.")
     parser.add_argument("--videos", type=int, default=SMALL.num_videos)
     parser.add_argument("--windows", type=int, default=SMALL.num_clips, help="of all videos")
-    parser.add_argument(
-        "--class_boxes", action="store_true", help="11 tubelets, own boxes"
-    )
+    parser.add_argument("--class_boxes", action="store_true", help="11 tubelets, own boxes")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", help="JSON file for the numbers")
     args = parser.parse_args()
