@@ -134,7 +134,8 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
             stopping = stop.requested
         while step < config.train.steps and not stopping:
             step += 1
-            state, metrics = step_function(state, parallel.split_batch(timed(batches, log)), key)
+            batch = numbered(timed(batches, log), step)
+            state, metrics = step_function(state, parallel.split_batch(batch), key)
             log.add(metrics)
             stopping = stop.requested  # looked at once: a signal may come at any moment
             if stopping or is_checkpoint_due(config, step):
@@ -282,14 +283,19 @@ def training_batches(
     )
 
 
-TRAINING_KEYS = ("clips", "boxes", "box_mask", "labels", "tube_mask")
+TRAINING_KEYS = ("clips", "boxes", "box_mask", "labels", "tube_mask", "example_mask")
 
 
 def timed(batches: Iterator[Any], log: TrainingLog) -> dict[str, np.ndarray]:
     start = time.monotonic()
     batch = next(batches)
     log.waited_for_data(time.monotonic() - start)
-    return {name: batch[name] for name in TRAINING_KEYS}
+    return {name: batch[name] for name in TRAINING_KEYS if name in batch}
+
+
+def numbered(batch: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
+    """The batch as the one of step `step`: the train step refuses it in another's place."""
+    return batch | {"number": np.full(len(batch["clips"]), step, np.int32)}
 
 
 def is_checkpoint_due(config: ConfigDict, step: int) -> bool:

@@ -159,6 +159,7 @@ class Training:
                 jnp.zeros((*mask.shape, number)),
                 jnp.zeros((clips, number)),
                 mask,
+                jnp.ones(clips, bool),
                 threshold=self.options.thresholds[0],
                 options=self.options,
             )

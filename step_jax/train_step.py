@@ -23,6 +23,7 @@ PyTree = Any
 SumCount = tuple[Array, Array]
 
 SAMPLES = ("proposals", "ground_truth")
+HISTOGRAM_BINS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,14 @@ def make_train_step(
       proposals: `[M, K, 4]`, initial tubes in input pixels.
       options: sampling and losses.
 
+    `batch` is what `input_pipeline.pipeline.train_batches` makes. Two keys may be absent:
+      example_mask: bool [B]; an example with False has no say in losses and counts.
+      number: int32 [B], the step that the batch is for, counted from 1, the same for all.
+
+    A step whose loss or gradient is not finite leaves the state as it is, its `step` too. Because
+    the host learns of it one step late, so does any step that is not the state's next one by its
+    `number`: the state from before the bad step is still there.
+
     Metrics are (sum, count) pairs over the global batch, except `gradient_norm`.
     """
     check_options(options, num_steps=detector.plan.num_steps)
@@ -93,18 +102,32 @@ def make_train_step(
             state.params, state.model_state, detector, proposals, batch, key, options=options
         )
         gradients = parallel.sum_over_devices(gradients)
+        metrics = parallel.sum_over_devices(metrics)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        state = state.replace(
+        after = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             model_state=state.model_state | updated,
             opt_state=opt_state,
         )
-        metrics = parallel.sum_over_devices(metrics)
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
+        accepted = is_accepted(metrics, after.step, batch.get("number"))
+        state = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, state)
         return state, metrics
 
     return train_step
+
+
+def is_accepted(metrics: dict[str, Any], next_step: Array, number: Array | None) -> Array:
+    """Whether an update counts: it is finite, and the one that the batch of that number is for.
+
+    Args:
+      metrics: `loss` and `gradient_norm` of the global batch.
+      next_step: the state's step after the update.
+      number: `[B]`, see `make_train_step`; None where nobody counts.
+    """
+    finite = jnp.isfinite(metrics["loss"][0]) & jnp.isfinite(metrics["gradient_norm"])
+    return finite if number is None else finite & (number[0] == next_step)
 
 
 def check_options(options: LossOptions, *, num_steps: int) -> None:
@@ -149,11 +172,11 @@ def total_loss(
         detector, variables, features, proposals, targets,
         image_size=clips.shape[2:4], options=options,
     )  # fmt: skip
-    weighted, metrics = [], {}
+    weighted, metrics, real = [], {}, example_mask(batch)
     for step, candidate in enumerate(candidates):
         step_key = jax.random.fold_in(key, step)
         terms = _step_terms(
-            detector, variables, features, step, candidate, targets, step_key, options
+            detector, variables, features, step, candidate, targets, real, step_key, options
         )
         metrics |= {f"{name}_{step + 1}": pair for name, pair in terms.items()}
         weighted += weighted_losses(terms, options)
@@ -163,14 +186,24 @@ def total_loss(
 
 
 def _targets(detector: StepDetector, batch: PyTree, options: LossOptions) -> Targets:
-    """The batch's ground truth, without tubes that have no box in a frame that counts."""
+    """The batch's ground truth, without tubes that have no box in a frame that counts.
+
+    Examples that `example_mask` leaves out have no tubes.
+    """
     targets = training_targets.targets_of(batch, temporal_stride=detector.backbone.temporal_stride)
+    real = example_mask(batch)
+    targets = targets._replace(tube_mask=targets.tube_mask & real[:, None])
     if options.samples == "ground_truth":
         return training_targets.with_boxes(targets)
     if options.frames == "middle":
         middle = detector.plan.longest // 2
         return training_targets.with_boxes(targets, within=slice(middle, middle + 1))
     return targets
+
+
+def example_mask(batch: PyTree) -> Array:
+    """bool `[B]`: the examples that count, all of them unless the batch says otherwise."""
+    return batch.get("example_mask", jnp.ones(batch["tube_mask"].shape[0], bool))
 
 
 def weighted_losses(terms: dict[str, SumCount], options: LossOptions) -> list[Array]:
@@ -237,6 +270,7 @@ def _step_terms(
     step: int,
     candidates: Candidates,
     targets: Targets,
+    real: Array,
     key: Array,
     options: LossOptions,
 ) -> dict[str, SumCount]:
@@ -248,7 +282,7 @@ def _step_terms(
     batch = overlaps.shape[0]
     samples = sample_batch(
         parallel.example_keys(sample_key, batch), overlaps, candidates.scores, targets.tube_mask,
-        threshold=options.thresholds[step], options=options,
+        real, threshold=options.thresholds[step], options=options,
     )  # fmt: skip
     tubes = jax.vmap(lambda tube, index: tube[index])(candidates.tubes, samples.index)
     dropout_keys = parallel.example_keys(dropout_key, batch)
@@ -256,17 +290,37 @@ def _step_terms(
         variables, step, features, tubes, dropout_keys=dropout_keys, method="refine"
     )
     terms = sampled_losses(detector, step, output, samples, targets, options)
-    clips = jnp.float32(batch)
+    clips = real.sum().astype(jnp.float32)
     terms["positives"] = (samples.positive.sum().astype(jnp.float32), clips)
     terms["negatives"] = (samples.negative.sum().astype(jnp.float32), clips)
     terms["overlap"] = _best_overlap(overlaps, targets.tube_mask)
+    terms["overlap_histogram"] = overlap_histogram(overlaps, targets.tube_mask)
     return terms
 
 
 def _best_overlap(overlaps: Array, tube_mask: Array) -> SumCount:
-    """How well the inputs of a step cover the ground truth (Figure 4, as a mean of maxima)."""
+    """How well the inputs of a step cover the ground truth: each tube's best overlap."""
     best = overlaps.max(axis=-1)
     return jnp.where(tube_mask, best, 0.0).sum(), tube_mask.sum().astype(jnp.float32)
+
+
+def overlap_histogram(overlaps: Array, tube_mask: Array) -> SumCount:
+    """Figure 4: how many inputs of a step overlap the ground truth by 0-.1, .1-.2, ... .9-1.
+
+    Every proposal of a clip with ground truth is counted once, by the tube that it overlaps most;
+    the figure does not say what it leaves out, so that nothing is.
+
+    Args:
+      overlaps: `[B, G, M]`.
+      tube_mask: bool `[B, G]`.
+
+    Returns `[10]` and their sum.
+    """
+    best = jnp.where(tube_mask[..., None], overlaps, 0.0).max(axis=1)
+    bins = jnp.clip((best * HISTOGRAM_BINS).astype(jnp.int32), 0, HISTOGRAM_BINS - 1)
+    counted = jnp.broadcast_to(tube_mask.any(axis=1)[:, None], bins.shape)
+    one_hot = (bins[..., None] == jnp.arange(HISTOGRAM_BINS)) & counted[..., None]
+    return one_hot.sum(axis=(0, 1), dtype=jnp.float32), counted.sum(dtype=jnp.float32)
 
 
 def sample_batch(
@@ -274,11 +328,15 @@ def sample_batch(
     overlaps: Array,
     scores: Array,
     tube_mask: Array,
+    real: Array,
     *,
     threshold: float,
     options: LossOptions,
 ) -> sampling.Samples:
-    """`sampling.sample_proposals` for each clip of a batch; leaves are `[B, N]`."""
+    """`sampling.sample_proposals` for each clip of a batch; leaves are `[B, N]`.
+
+    Of clips that are not `real`, bool `[B]`, nothing is sampled.
+    """
     if options.samples == "ground_truth":
         return jax.vmap(sampling.all_tubes)(tube_mask)
 
@@ -298,7 +356,9 @@ def sample_batch(
             claim_without_overlap=options.claim_without_overlap,
         )
 
-    return jax.vmap(sample)(keys, overlaps, scores, tube_mask)
+    samples = jax.vmap(sample)(keys, overlaps, scores, tube_mask)
+    positive, negative = (mask & real[:, None] for mask in (samples.positive, samples.negative))
+    return samples._replace(positive=positive, negative=negative)
 
 
 def sampled_losses(

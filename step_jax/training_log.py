@@ -79,17 +79,21 @@ class TrainingLog:
             return
         metrics, self._pending = self._pending, None
         self._step += 1
-        values = {name: _pair(value) for name, value in metrics.items()}
-        if not np.isfinite(values["loss"]).all():
-            raise NonFiniteLossError(
-                f"step {self._step}: the loss is {values['loss'][0]}; the checkpoints before it "
-                "are kept. Lower optimizer.learning_rate or set optimizer.max_gradient_norm"
-            )
+        values = {name: _pair(value) for name, value in metrics.items() if not _is_vector(value)}
+        self._check_finite(values)
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
         if self._step % self._every == 0 or self._step == self._total_steps:
             self._report()
+
+    def _check_finite(self, values: Mapping[str, np.ndarray]) -> None:
+        for name, told in (("loss", "loss"), ("gradient_norm", "norm of the gradient")):
+            if name in values and not np.isfinite(values[name]).all():
+                raise NonFiniteLossError(
+                    f"step {self._step}: the {told} is {values[name][0]}; the checkpoints before "
+                    "it are kept. Lower optimizer.learning_rate or set optimizer.max_gradient_norm"
+                )
 
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Other numbers of a step, an evaluation's say, for TensorBoard."""
@@ -159,6 +163,11 @@ def _json_lines(text: str) -> Iterator[dict[str, float]]:
             yield json.loads(line)
         except ValueError:
             return
+
+
+def _is_vector(value: Any) -> bool:
+    """(sums, count): a histogram. Nothing shows them yet."""
+    return isinstance(value, tuple) and np.ndim(value[0]) > 0
 
 
 def _pair(value: Any) -> np.ndarray:

@@ -222,3 +222,11 @@ def test_a_full_disk(open_log, clock, tmp_path):
     (tmp_path / "train_log.jsonl").mkdir()
     with pytest.raises(InputError, match=r"train_log.jsonl: cannot be written .*make room there"):
         add_steps(log, [1, 1], clock)
+
+
+def test_a_broken_gradient_is_a_broken_step(open_log):
+    """The loss may be finite and the update refused all the same."""
+    log = open_log()
+    log.add(metrics(1.0) | {"gradient_norm": np.float32("inf")})
+    with pytest.raises(InputError, match="step 1: the norm of the gradient is inf; the checkp"):
+        log.flush()
