@@ -17,6 +17,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 import evaluate
+import evaluation_config
 from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
 from step_jax import evaluations, inference, parallel, proposals, run_folder, transfer
@@ -52,10 +53,11 @@ def main() -> int:
 def train(config: ConfigDict, workdir: epath.Path) -> int:
     """Trains to the end, or to a signal; returns the exit status."""
     check_config(config)
-    info, modality = records.load_info(evaluate.records_folder(config)), modality_of(config)
+    info = records.load_info(evaluation_config.records_folder(config))
+    modality = modality_of(config)
     info.check_modality(modality, config.data.records)
     keyframes.check_kind(info, config.data.records, joins_labels=bool(config.data.ava_version))
-    classes, labels = evaluate.classes_of(config), training_keyframes(config)
+    classes, labels = evaluation_config.classes_of(config), training_keyframes(config)
 
     # The model and its step; a wrong configuration comes to light here, before anything is written.
     detector = build_detector(num_classes=len(classes), **config.model.to_dict())
@@ -161,7 +163,7 @@ def check_config(config: ConfigDict) -> None:
         if train[name] < 1:
             raise InputError(f"train.{name} is {train[name]}; expected 1 or more")
     if train.eval_every_steps > 0:
-        evaluate.check_config(config)
+        evaluation_config.check_config(config)
 
 
 def modality_of(config: ConfigDict) -> Modality:
@@ -242,7 +244,7 @@ def training_keyframes(config: ConfigDict) -> keyframes.KeyframeLabels | None:
     if not config.data.ava_version:
         return None
     split = config.data.train_split
-    labels = keyframes.training_labels(evaluate.ava_folder(config), split)
+    labels = keyframes.training_labels(evaluation_config.ava_folder(config), split)
     clip_frames = config.model.clip_frames
     for line in keyframes.describe(labels, config.data.records, split, clip_frames=clip_frames):
         print(line, flush=True)
@@ -309,7 +311,7 @@ def is_evaluation_due(config: ConfigDict, step: int) -> bool:
 
 
 def is_evaluated(config: ConfigDict, workdir: epath.Path, step: int) -> bool:
-    return (evaluate.part(config), step) in evaluations.read_metrics(workdir)
+    return (evaluation_config.part(config), step) in evaluations.read_metrics(workdir)
 
 
 def evaluation_scalars(report: Mapping[str, Any]) -> dict[str, float]:

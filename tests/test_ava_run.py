@@ -194,4 +194,4 @@ def test_a_detector_of_several_steps_is_no_classifier(tmp_path):
 def test_other_data_sets_have_no_annotated_boxes(squares):
     config = tiny_run.config(squares, eval__boxes="annotated")
     with pytest.raises(InputError, match=r"eval.boxes 'annotated': expected 'detected'"):
-        train.evaluate.check_config(config)
+        train.evaluation_config.check_config(config)

@@ -12,6 +12,7 @@ import pytest
 import tiny_run
 
 import evaluate
+import evaluation_config
 from step_jax import evaluations, run_folder
 from step_jax.checkpoint import Checkpoints
 from step_jax.detections import read_detections
@@ -254,15 +255,15 @@ def test_tubes_again_from_either_table(run_program, squares, finished_run, tmp_p
 
 
 def test_the_defaults_are_those_of_the_library(squares):
-    options = evaluate.tube_options(tubes_config(squares, eval__link__min_frames=15))
+    options = evaluation_config.tube_options(tubes_config(squares, eval__link__min_frames=15))
     assert options.link == LinkOptions()
     penalty = options.trim.penalty
     assert options.trim == TrimOptions(penalty=penalty)
-    assert evaluate.protocol(tubes_config(squares)) == Protocol()
-    assert evaluate.tube_options(tiny_run.config(squares)) is None
+    assert evaluation_config.protocol(tubes_config(squares)) == Protocol()
+    assert evaluation_config.tube_options(tiny_run.config(squares)) is None
     config = tubes_config(squares, eval__link__global_nms=0.7, eval__link__max_gap=0)
-    assert evaluate.tube_options(config).link.global_nms == 0.7
-    assert evaluate.tube_options(config).link.max_gap == 0
+    assert evaluation_config.tube_options(config).link.global_nms == 0.7
+    assert evaluation_config.tube_options(config).link.max_gap == 0
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ def test_a_run_that_is_older_than_a_key(run_program, recorded, finished_run, tmp
     arguments = (f"--workdir={tmp_path / 'run'}", "--config.eval.stride=3")
     assert run_program("evaluate", *arguments)[0] == 0
     assert recorded == [(LAST, 3)]
-    config = evaluate.read_configuration(tmp_path / "run")
+    config = evaluation_config.read_configuration(tmp_path / "run")
     assert (config.eval.frames, config.eval.inclusive_nms) == ("all", False)
     assert config.eval.batch_size == tiny_run.OVERRIDES["eval.batch_size"]
 
