@@ -26,7 +26,15 @@ from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
 from step_jax.modality import Modality
 from step_jax.models.factory import build_detector, check_modality, input_frames
-from step_jax.optimizer import describe_groups, make_optimizer, make_schedule, rate_factors
+from step_jax.optimizer import (
+    describe_groups,
+    group_factors,
+    make_optimizer,
+    make_schedule,
+    rate_factors,
+    rate_table,
+)
+from step_jax.startup import Startup, process_seconds
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
 from step_jax.train_step import LossOptions, make_train_step
@@ -47,11 +55,13 @@ def main() -> int:
         raise InputError("--workdir is missing: give the folder of the run, made if missing")
     if options.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", options.compilation_cache)
-    return train(options.config, epath.Path(options.workdir))
+    startup = Startup(import_seconds=process_seconds())
+    return train(options.config, epath.Path(options.workdir), startup=startup)
 
 
-def train(config: ConfigDict, workdir: epath.Path) -> int:
+def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = None) -> int:
     """Trains to the end, or to a signal; returns the exit status."""
+    startup = startup or Startup()
     check_config(config)
     info = records.load_info(evaluation_config.records_folder(config))
     modality = modality_of(config)
@@ -86,8 +96,10 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
     if config.train.init_from:
         variables = initialised_from(config, variables, continues=start > 0)
     state = jax.device_put(create_train_state(variables, optimizer), parallel.replicated())
+    startup.done("parameters")
     if start:
         state = checkpoints.restore_state(start, like=state)
+        startup.done("restore")
         print(f"continuing from checkpoint {start}", flush=True)
 
     # The data that it continues with, and what is told on the way.
@@ -111,7 +123,9 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
         total_steps=config.train.steps,
         batch_size=config.train.batch_size,
         every=config.train.log_every_steps,
-        learning_rate=jax.jit(schedule),
+        learning_rate=rate_table(schedule, config.train.steps).item,
+        group_factors=group_factors_of(config, shapes["params"]),
+        startup=startup,
     )
 
     def save(state: TrainState) -> None:
@@ -145,6 +159,7 @@ def train(config: ConfigDict, workdir: epath.Path) -> int:
             if not stopping and is_evaluation_due(config, step):
                 evaluate_unless_stopped(step)
                 stopping = stop.requested
+    log.finish()
     log.close()
     checkpoints.close()
     if stopping:
@@ -180,6 +195,11 @@ def print_groups(config: ConfigDict, shapes: Any) -> None:
     lines = describe_groups(shapes, groups=options.groups, learning_rate=options.learning_rate)
     for line in lines:
         print(line)
+
+
+def group_factors_of(config: ConfigDict, shapes: Any) -> dict[str, float]:
+    options = config.optimizer
+    return group_factors(shapes, groups=options.groups, bias_rate=options.bias_rate)
 
 
 def initialised_from(config: ConfigDict, variables: Any, *, continues: bool) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from step_jax.errors import InputError
@@ -58,6 +60,16 @@ def make_schedule(
         warmup = optax.linear_schedule(warmup_start * learning_rate, learning_rate, warmup_steps)
         schedule = optax.join_schedules([warmup, after], [warmup_steps])
     return schedule if first_update == 0 else lambda count: schedule(count + first_update)
+
+
+def rate_table(schedule: optax.Schedule, total_steps: int) -> np.ndarray:
+    """The rate of each update, float32 `[total_steps]`.
+
+    All at once, before training: a single one, asked for meanwhile, would wait for its turn behind
+    the steps that the device has yet to make.
+    """
+    rates = jax.vmap(schedule)(jnp.arange(total_steps))
+    return np.asarray(rates, np.float32)
 
 
 def make_optimizer(
@@ -138,6 +150,24 @@ def describe_groups(params: PyTree, *, groups: Groups, learning_rate: float) -> 
     width = max(map(len, sizes))
     for pattern, factor in groups:
         yield f"{pattern:<{width}}  rate {factor * learning_rate:<10.4g} {sizes[pattern]:>12,}"
+
+
+def group_factors(
+    params: PyTree, *, groups: Groups = (), bias_rate: float = 1.0
+) -> dict[str, float]:
+    """Group -> factor of the learning rate; biases are groups of their own if theirs is another.
+
+    Empty where all parameters have the same rate.
+    """
+    factors = {}
+    for keys, _ in jax.tree_util.tree_leaves_with_path(params):
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        pattern, factor = _group_of(path, groups)
+        if bias_rate != 1.0 and path.split("/")[-1] == "bias":
+            factors[f"{pattern} biases".lstrip()] = factor * bias_rate
+        else:
+            factors[pattern or "weights"] = factor
+    return factors if groups or bias_rate != 1.0 else {}
 
 
 def _group_of(path: str, groups: Groups) -> tuple[str, float]:

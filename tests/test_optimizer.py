@@ -8,7 +8,14 @@ import optax
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.optimizer import describe_groups, make_optimizer, make_schedule, rate_factors
+from step_jax.optimizer import (
+    describe_groups,
+    group_factors,
+    make_optimizer,
+    make_schedule,
+    rate_factors,
+    rate_table,
+)
 
 PARAMS = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np.float32)}
 
@@ -16,6 +23,14 @@ PARAMS = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np
 def rates(steps, **options):
     schedule = make_schedule(learning_rate=0.8, total_steps=100, **options)
     return [float(schedule(step)) for step in steps]
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "step_decay"])
+def test_table_of_rates(kind):
+    options = {"kind": kind, "learning_rate": 0.8, "total_steps": 30, "warmup_steps": 5}
+    schedule = make_schedule(**options, decay_steps=(20,), first_update=1)
+    expected = [float(schedule(step)) for step in range(30)]
+    np.testing.assert_allclose(rate_table(schedule, 30), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_constant():
@@ -173,3 +188,12 @@ def test_gradients_are_clipped_by_their_common_norm():
         first_moment = optax.tree.get(state, "mu")
         np.testing.assert_allclose(first_moment["bias"], 0.1 * 4 * scale, rtol=1e-5)
         np.testing.assert_allclose(first_moment["kernel"], 0.1 * 3 * scale, rtol=1e-5)
+
+
+def test_factors_of_groups_with_biases_of_their_own():
+    assert group_factors(PARAMS) == {}
+    assert group_factors(PARAMS, bias_rate=2.0) == {"weights": 1.0, "biases": 2.0}
+    groups = (("kernel", 0.5), ("*", 3.0))
+    assert group_factors(PARAMS, groups=groups) == {"kernel": 0.5, "*": 3.0}
+    both = group_factors({"a": PARAMS}, groups=(("a/*", 0.5),), bias_rate=2.0)
+    assert both == {"a/*": 0.5, "a/* biases": 1.0}

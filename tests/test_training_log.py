@@ -2,14 +2,14 @@
 
 import itertools
 import json
-import re
 import struct
 
 import numpy as np
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.training_log import TrainingLog, read_log
+from step_jax.startup import Startup
+from step_jax.training_log import NonFiniteLossError, TrainingLog, read_log
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def clock(monkeypatch):
 
     def advance(seconds):
         now[0] += seconds
+        return seconds
 
     return advance
 
@@ -28,7 +29,7 @@ def clock(monkeypatch):
 def open_log(tmp_path):
     opened = []
 
-    def open_log(*, start_step=0, total_steps=10, every=2):
+    def open_log(*, start_step=0, total_steps=10, every=2, **options):
         opened.append(
             TrainingLog(
                 tmp_path,
@@ -37,6 +38,7 @@ def open_log(tmp_path):
                 batch_size=4,
                 every=every,
                 learning_rate=lambda step: 0.1 / (step + 1),
+                **options,
             )
         )
         return opened[-1]
@@ -103,20 +105,125 @@ def test_speed_after_a_start_between_two_reports(open_log, clock, tmp_path):
     assert line["clips_per_second"] == pytest.approx(1 * 4 / 2)
 
 
-def test_console_line(open_log, clock, capsys):
-    add_steps(open_log(total_steps=3602, every=2), [1.5, 2.5], clock, seconds=0.5)
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert line == (
-        "step 2/3602  loss 2.000  class 0.50  box 0.000  8.0 clips/s  data 0%  ETA 0:30:00"
-    )
-
-
 def test_eta_is_not_misled_by_a_slow_start(open_log, clock, capsys):
     log = open_log(total_steps=100, every=1)
     for seconds in (60, 1, 1, 1):  # compilation first
         add_steps(log, [1.0], clock, seconds=seconds)
     line = capsys.readouterr().out.splitlines()[-1]
-    assert re.search(r"ETA 0:01:36$", line), line
+    assert "ETA 0:01:36 (" in line, line
+
+
+def test_eta_expects_as_many_pauses_as_there_were(open_log, clock, capsys):
+    log = open_log(total_steps=10, every=2)
+    add_steps(log, [1, 1], clock, seconds=1)
+    with log.paused():
+        clock(6)
+    add_steps(log, [1, 1], clock, seconds=1)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"ETA 0:00:{6 + 6 * 6 // 4:02} (" in line, line
+
+
+def test_where_a_steps_time_goes(open_log, clock, tmp_path):
+    class SlowDevice:
+        """A metric that comes after three seconds."""
+
+        def __float__(self):
+            clock(3)
+            return 1.0
+
+    log = open_log()
+    for _ in range(2):
+        clock(4)
+        log.waited_for_data(1.0)
+        log.add({"loss": SlowDevice(), "gradient_norm": 1.0})
+    with log.paused():
+        clock(50)
+    log.flush()
+    (line,) = read_log(tmp_path)
+    parts = {"step_ms": 7000, "data_ms": 1000, "device_ms": 3000, "host_ms": 3000}
+    assert {name: line[name] for name in parts} == pytest.approx(parts)
+    shares = [line[name] for name in ("data_wait", "device_wait", "host_work")]
+    assert shares == pytest.approx([1 / 7, 3 / 7, 3 / 7])
+    assert line["elapsed_seconds"] == pytest.approx(64)
+
+
+def test_histograms_are_shares_and_skipped_examples_a_sum(open_log, clock, tmp_path):
+    log = open_log()
+    for number in (1, 3):
+        histogram = np.zeros(10, np.float32)
+        histogram[number] = 5 * number
+        overlaps = (histogram, np.float32(5 * number))
+        skipped = (np.int32(number), np.int32(4))
+        log.add(metrics(1.0) | {"overlap_histogram_1": overlaps, "skipped": skipped})
+    log.flush()
+    (line,) = read_log(tmp_path)
+    assert line["overlap_histogram_1"] == [0, 0.25, 0, 0.75, 0, 0, 0, 0, 0, 0]
+    assert line["skipped"] == 4
+    assert line["examples"] == 8
+
+
+def test_rates_of_groups(open_log, clock, tmp_path):
+    log = open_log(group_factors={"backbone/*": 0.1, "*": 1.0})
+    add_steps(log, [1, 1], clock)
+    (line,) = read_log(tmp_path)
+    assert line["learning_rates"] == pytest.approx({"backbone/*": 0.005, "*": 0.05})
+
+
+def test_a_run_that_stops_between_reports(open_log, clock, tmp_path):
+    log = open_log(every=4)
+    add_steps(log, [1, 1, 1, 1, 7], clock)
+    log.finish()
+    log.finish()
+    assert [(line["step"], line["loss"]) for line in read_log(tmp_path)] == [(4, 1), (5, 7)]
+
+
+def test_a_process_that_does_not_write_still_checks(open_log, clock, tmp_path, capsys):
+    log = open_log(every=1, writes=False)
+    add_steps(log, [1, 1], clock)
+    log.add_scalars(2, {"eval/frame_map_step_1": 33.0})
+    log.add(metrics(float("nan")))
+    with pytest.raises(NonFiniteLossError):
+        log.finish()
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+def test_the_start_is_told_and_left_out_of_the_speed(open_log, clock, tmp_path, capsys):
+    startup = Startup(import_seconds=5.0)
+    clock(2)
+    startup.done("parameters")
+    log = open_log(every=2, startup=startup)
+    with log.paused():
+        clock(100)
+    log.waited_for_data(clock(3))
+    clock(20)
+    log.add(metrics(1.0))
+    add_steps(log, [1.0, 1.0, 1.0], clock, seconds=0.5)
+    phases = "import 5.0, parameters 2.0, first batch 3.0, compilation 20.0, first step 0.0"
+    assert f"first step after 30.0 s: {phases}; " in capsys.readouterr().out
+    first, second = read_log(tmp_path)
+    assert first["startup"]["seconds"] == pytest.approx(30)
+    assert first["clips_per_second"] == pytest.approx(4 / 0.5)
+    assert "startup" not in second
+
+
+def test_a_first_step_alone_has_no_speed(open_log, clock, tmp_path, capsys):
+    log = open_log(every=1, startup=Startup())
+    add_steps(log, [1.0, 1.0], clock)
+    first, second = read_log(tmp_path)
+    assert "clips_per_second" not in first
+    assert "step_ms" in second
+    assert "ETA" not in capsys.readouterr().out.splitlines()[1]
+
+
+def test_elapsed_seconds_go_on_in_a_continued_run(open_log, clock, tmp_path):
+    add_steps(open_log(), [1, 1], clock)
+    clock(1000)
+    add_steps(open_log(start_step=2), [1, 1], clock)
+    assert [line["elapsed_seconds"] for line in read_log(tmp_path)] == pytest.approx([2, 4])
 
 
 # --- continuing -----------------------------------------------------------------------------------
@@ -168,12 +275,15 @@ def tensorboard_records(folder):
 
 
 def test_tensorboard(open_log, clock, tmp_path):
-    log = open_log()
-    add_steps(log, [1, 1], clock)
+    log = open_log(group_factors={"heads_*": 2.0})
+    histogram = np.float32([0, 3, 1, 0]), np.float32(4)
+    log.add(metrics(1.0) | {"overlap_histogram_1": histogram})
+    add_steps(log, [1], clock)
     log.add_scalars(2, {"eval/frame_map_step_1": 33.0})
     log.close()
     payload = b"".join(tensorboard_records(tmp_path / "tensorboard"))
-    for name in (b"train/loss", b"train/learning_rate", b"eval/frame_map_step_1"):
+    rates = b"train/learning_rates/heads__"
+    for name in (b"train/loss", b"train/overlap_histogram_1", b"eval/frame_map_step_1", rates):
         assert payload.count(name) == 1
 
 
@@ -228,5 +338,8 @@ def test_a_broken_gradient_is_a_broken_step(open_log):
     """The loss may be finite and the update refused all the same."""
     log = open_log()
     log.add(metrics(1.0) | {"gradient_norm": np.float32("inf")})
-    with pytest.raises(InputError, match="step 1: the norm of the gradient is inf; the checkp"):
+    with pytest.raises(
+        NonFiniteLossError, match="step 1: the norm of the gradient is inf"
+    ) as error:
         log.flush()
+    assert error.value.step == 1
