@@ -21,9 +21,11 @@ import evaluation_config
 from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
 from step_jax import evaluations, inference, parallel, proposals, run_folder, transfer
+from step_jax.accumulation import check_accumulation
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
+from step_jax.loss_options import LossOptions
 from step_jax.modality import Modality
 from step_jax.models.factory import build_detector, check_modality, input_frames
 from step_jax.optimizer import (
@@ -37,7 +39,7 @@ from step_jax.optimizer import (
 from step_jax.startup import Startup, process_seconds
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
-from step_jax.train_step import LossOptions, make_train_step
+from step_jax.train_step import make_train_step
 from step_jax.training_log import TrainingLog
 
 
@@ -76,7 +78,9 @@ def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = 
     schedule, optimizer = schedule_of(config), optimizer_of(config)
     tubes = initial_tubes(config, detector.plan.chunk)
     options = LossOptions(**config.loss.to_dict())
-    train_step = make_train_step(detector, optimizer, proposals=tubes, options=options)
+    train_step = make_train_step(
+        detector, optimizer, proposals=tubes, options=options, accumulate=config.train.accumulate
+    )
     key = jax.random.key(config.seed)
 
     def initialise() -> Any:
@@ -85,6 +89,7 @@ def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = 
 
     shapes = jax.eval_shape(initialise)
     check_groups(config, shapes["params"])
+    check_accumulation(config.train.accumulate, shapes)
 
     # The state: new, of another run's parameters, or of the last checkpoint.
     run_folder.open_for_training(workdir, config.to_dict())
@@ -173,7 +178,7 @@ def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = 
 def check_config(config: ConfigDict) -> None:
     """What would otherwise come to light only after the first steps."""
     train = config.train
-    parallel.check_batch_size(train.batch_size)
+    parallel.check_batch_size(train.batch_size, accumulate=max(train.accumulate, 1))
     for name in ("steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
         if train[name] < 1:
             raise InputError(f"train.{name} is {train[name]}; expected 1 or more")

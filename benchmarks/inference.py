@@ -21,10 +21,10 @@ from benchmarks import arithmetic, configuration, machine, parts, precision
 from step_jax import inference, parallel, proposals
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import run_command
+from step_jax.detector_loss import normalise_clips
 from step_jax.files import write_json
 from step_jax.inference import Predictor
 from step_jax.train_state import init_variables
-from step_jax.train_step import normalise_clips
 
 Array = jax.Array
 PyTree = Any

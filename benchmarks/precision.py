@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks import configuration
 from step_jax import inference, proposals
+from step_jax.detector_loss import normalise_clips
 from step_jax.models.step import StepDetector, StepOutput
-from step_jax.train_step import normalise_clips
 
 PyTree = Any
 

@@ -30,20 +30,16 @@ from ml_collections import ConfigDict
 from benchmarks import arithmetic, configuration, machine, parts
 from step_jax import inference, parallel, proposals
 from step_jax.cli import run_command
+from step_jax.detector_loss import normalise_clips
 from step_jax.files import write_json
+from step_jax.loss_options import LossOptions
 from step_jax.models.factory import input_frames
 from step_jax.models.heads import HeadOutput
 from step_jax.models.step import Features, StepDetector
 from step_jax.optimizer import make_optimizer, make_schedule
+from step_jax.step_samples import Candidates, infer_candidates, sample_batch
 from step_jax.train_state import TrainState, create_train_state, init_variables
-from step_jax.train_step import (
-    Candidates,
-    LossOptions,
-    infer_candidates,
-    make_train_step,
-    normalise_clips,
-    sample_batch,
-)
+from step_jax.train_step import make_train_step
 from step_jax.training_targets import targets_of
 
 Array = jax.Array

@@ -124,6 +124,8 @@ def train() -> dict:
         "init_from": "",  # folder of a run, ours or a converted one, to take parameters from
         "init_skip": (),  # names in parameters' paths that are not taken, e.g. ("classifier",)
         "batch_size": 4,  # clips over all devices
+        # Parts of a device's share that are gone through one by one: less memory, same result.
+        "accumulate": 1,
         "steps": 10_000,
         "log_every_steps": 50,
         "checkpoint_every_steps": 1_000,

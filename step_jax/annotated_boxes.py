@@ -15,11 +15,11 @@ from etils import epath
 
 from step_jax import parallel, training_targets
 from step_jax.detections import DetectionsWriter
+from step_jax.detector_loss import normalise_clips
 from step_jax.errors import InputError
 from step_jax.files import not_written
 from step_jax.inference import Predictor
 from step_jax.models.step import StepDetector
-from step_jax.train_step import normalise_clips
 from step_jax.windows import window_index
 
 Array = jax.Array

@@ -17,11 +17,11 @@ from etils import epath
 from step_jax import boxes as box_ops
 from step_jax import parallel, proposals
 from step_jax.checkpoint import Checkpoints
+from step_jax.detector_loss import normalise_clips
 from step_jax.modality import RGB, Modality
 from step_jax.models.factory import build_detector, input_frames
 from step_jax.models.step import StepDetector
 from step_jax.train_state import init_variables
-from step_jax.train_step import normalise_clips
 
 Array = jax.Array
 PyTree = Any

@@ -70,14 +70,19 @@ def split_batch(batch: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raises InputError unless all devices of all processes get the same number of examples."""
+def check_batch_size(batch_size: int, *, accumulate: int = 1) -> None:
+    """Raises InputError unless all devices of all processes get the same number of examples.
+
+    With `accumulate`, each of the parts that a device's share is gone through in.
+    """
     devices = jax.device_count()
-    if batch_size < 1 or batch_size % devices:
-        lower = batch_size - batch_size % devices
+    pieces = devices * accumulate
+    if batch_size < 1 or batch_size % pieces:
+        lower = batch_size - batch_size % pieces
+        parts = f" in {accumulate} parts each" if accumulate > 1 else ""
         raise InputError(
-            f"batch size {batch_size} does not divide over {devices} devices; "
-            f"use a multiple, e.g. {max(lower, devices)}"
+            f"batch size {batch_size} does not divide over {devices} devices{parts}; "
+            f"use a multiple, e.g. {max(lower, pieces)}"
         )
 
 
@@ -87,9 +92,9 @@ def example_index(local_batch_size: int) -> jax.Array:
     return first + jax.numpy.arange(local_batch_size)
 
 
-def example_keys(key: jax.Array, local_batch_size: int) -> jax.Array:
-    """A key per example that does not depend on how the batch is split over devices."""
-    return jax.vmap(lambda index: jax.random.fold_in(key, index))(example_index(local_batch_size))
+def example_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+    """A key per example: of its `index` `[B]` in the global batch, however that is split."""
+    return jax.vmap(lambda one: jax.random.fold_in(key, one))(index)
 
 
 def sum_over_devices(tree: PyTree) -> PyTree:

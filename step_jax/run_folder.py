@@ -23,6 +23,7 @@ _FREE_KEYS = (
     "data.annotations",
     "data.eval_videos",
     "data.threads",
+    "train.accumulate",  # as the number of devices: the same but for rounding
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
@@ -30,7 +31,12 @@ _FREE_KEYS = (
     "eval.",
 )
 # Keys that are younger than some runs, with what those did.
-_YOUNGER_KEYS = {"data.modality": "rgb", "data.flow_frames": 5, "data.ava_version": ""}
+_YOUNGER_KEYS = {
+    "data.modality": "rgb",
+    "data.flow_frames": 5,
+    "data.ava_version": "",
+    "train.accumulate": 1,
+}
 
 
 def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from step_jax import inference
 from step_jax.checkpoint import Checkpoints
+from step_jax.detector_loss import normalise_clips
 from step_jax.models.step import StepPlan
 from step_jax.train_state import create_train_state
-from step_jax.train_step import normalise_clips
 
 CLASSES = ("jump", "run", "wave")
 B, SIDE, K, M = 4, minute.SIDE, minute.CHUNK, len(minute.initial_tubes())

@@ -9,8 +9,8 @@ import pytest
 
 from configs import common
 from input_pipeline.augment import Augment
+from step_jax.loss_options import LossOptions
 from step_jax.models.factory import build_detector
-from step_jax.train_step import LossOptions
 
 ROOT = pathlib.Path(__file__).parents[1]
 TENSORFLOW = ("tensorflow", "tensorflow_datasets")

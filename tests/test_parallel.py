@@ -74,9 +74,9 @@ def test_donated_state_is_given_away():
 
 def test_an_examples_key_does_not_depend_on_the_split():
     def draw(key, batch):
-        size = len(batch["x"])
-        keys = parallel.example_keys(key, size)
-        return parallel.example_index(size), jax.vmap(jax.random.normal)(keys)
+        index = parallel.example_index(len(batch["x"]))
+        keys = parallel.example_keys(key, index)
+        return index, jax.vmap(jax.random.normal)(keys)
 
     wrapped = parallel.data_parallel_map(draw)
     key = jax.random.key(3)
@@ -96,5 +96,11 @@ def test_a_batch_that_does_not_divide_is_refused(size):
         parallel.check_batch_size(size)
 
 
+def test_a_share_that_does_not_divide_into_parts_is_refused():
+    with pytest.raises(InputError, match=r"batch size 12 .* 4 devices in 2 parts each; .*e.g. 8"):
+        parallel.check_batch_size(12, accumulate=2)
+
+
 def test_a_batch_that_divides_is_accepted():
     parallel.check_batch_size(8)
+    parallel.check_batch_size(16, accumulate=2)

@@ -1,6 +1,7 @@
 """The training step: its loss against loops, where gradients flow, and any number of devices."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -12,16 +13,13 @@ import optax
 import pytest
 
 from step_jax import parallel
+from step_jax.accumulation import check_accumulation
+from step_jax.detector_loss import normalise_clips, total_loss
 from step_jax.errors import InputError
+from step_jax.loss_options import LossOptions, check_options
+from step_jax.step_samples import infer_candidates
 from step_jax.train_state import create_train_state
-from step_jax.train_step import (
-    LossOptions,
-    check_options,
-    infer_candidates,
-    make_train_step,
-    normalise_clips,
-    total_loss,
-)
+from step_jax.train_step import make_train_step
 from step_jax.training_targets import targets_of
 
 B, M = 4, len(minute.initial_tubes())
@@ -396,7 +394,7 @@ def test_padded_tubes_change_nothing_whatever_they_hold(terms):
 
 
 class Training:
-    """A detector with dropout and sampling by chance, on one device and on four."""
+    """A detector with dropout and sampling by chance, on some devices, in some parts."""
 
     def __init__(self):
         head_options = minute.MODEL["head_options"] | {
@@ -414,12 +412,16 @@ class Training:
         options = LossOptions(
             thresholds=(0.2, 0.35), max_positives=2, localization_weight=30, anticipation_weight=5
         )
-        step = make_train_step(
-            self.detector, self.optimizer, proposals=minute.initial_tubes(), options=options
+        make = functools.partial(
+            make_train_step,
+            self.detector,
+            self.optimizer,
+            proposals=minute.initial_tubes(),
+            options=options,
         )
-        self._step = parallel.data_parallel(step)
+        self._steps = {n: parallel.data_parallel(make(accumulate=n)) for n in (1, 2)}
 
-    def run(self, batch, *, devices, updates, first_step=0, state=None):
+    def run(self, batch, *, devices, updates, parts=1, first_step=0, state=None):
         """The state after some updates on one batch, of `state` or a new one; metrics of each."""
         if state is None:
             mesh = jax.sharding.Mesh(jax.devices()[:devices], (parallel.DATA_AXIS,))
@@ -429,7 +431,7 @@ class Training:
         metrics = []
         for number in range(first_step + 1, first_step + updates + 1):
             share = on_devices(devices, batch | {"number": np.full(B, number, np.int32)})
-            state, last = self._step(state, share, jax.random.key(5))
+            state, last = self._steps[parts](state, share, jax.random.key(5))
             metrics.append(jax.tree.map(np.asarray, last))
         return state, metrics
 
@@ -445,16 +447,16 @@ def check_metrics(found, wanted):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_the_number_of_devices_makes_no_difference(training):
+def test_devices_and_parts_make_no_difference(training):
+    """Clips have 0, 1 and 2 tubes, so that no two parts weigh the same."""
     batch = make_batch(training.detector, tubes=2)
-    (one, metrics), (four, others) = (
-        training.run(batch, devices=devices, updates=4) for devices in (1, 4)
-    )
+    one, metrics = training.run(batch, devices=1, updates=4)
+    many, others = training.run(batch, devices=2, parts=2, updates=4)
     for ours, theirs in zip(metrics, others, strict=True):
         assert ours.keys() == theirs.keys()
         check_metrics(theirs, ours)
-    assert int(one.step) == int(four.step) == 4
-    for ours, theirs in zip(*map(jax.tree.leaves, (one.params, four.params)), strict=True):
+    assert int(one.step) == int(many.step) == 4
+    for ours, theirs in zip(*map(jax.tree.leaves, (one.params, many.params)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -554,6 +556,15 @@ def test_running_statistics_are_updated_by_the_whole_batch():
     np.testing.assert_allclose(found["mean"], 0.5 * means.mean(axis=0), atol=1e-5)
     # The variance begins at 0 here, `initial_variables` does not know it.
     np.testing.assert_allclose(found["var"], 0.5 * means.var(axis=0), atol=1e-5)
+
+
+def test_statistics_of_the_batch_are_not_learned_in_parts():
+    with pytest.raises(InputError, match=r"train.accumulate is 2.*options.norm 'frozen'"):
+        check_accumulation(2, {"params": {}, "batch_stats": {}})
+    check_accumulation(1, {"params": {}, "batch_stats": {}})
+    check_accumulation(2, {"params": {}, "frozen": {}})
+    with pytest.raises(InputError, match=r"train.accumulate is 0; expected 1 or more"):
+        check_accumulation(0, {"params": {}})
 
 
 # Small parts.

@@ -9,10 +9,11 @@ import train
 from configs import ava, ava_classification
 from step_jax import parallel
 from step_jax.errors import InputError
+from step_jax.loss_options import LossOptions
 from step_jax.models import platform
 from step_jax.models.factory import build_detector, input_frames
 from step_jax.train_state import create_train_state, init_variables
-from step_jax.train_step import LossOptions, make_train_step
+from step_jax.train_step import make_train_step
 from step_jax.transfer import by_path, transfer
 
 CLASSES = 60

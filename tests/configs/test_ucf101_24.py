@@ -11,11 +11,12 @@ import pytest
 import train
 from configs import ucf101_24
 from step_jax import parallel
+from step_jax.loss_options import LossOptions
 from step_jax.modality import Modality
 from step_jax.models import platform
 from step_jax.models.factory import build_detector, check_modality, input_frames
 from step_jax.train_state import create_train_state, init_variables
-from step_jax.train_step import LossOptions, make_train_step
+from step_jax.train_step import make_train_step
 
 CLASSES = 24
 SIDE = 32

@@ -20,15 +20,16 @@ import train
 from configs import ava
 from step_jax import optimizer, parallel, sampling
 from step_jax.convert.released_keys import Architecture
+from step_jax.detector_loss import (
+    global_counts,
+    sampled_losses,
+    training_features,
+    weighted_loss,
+)
+from step_jax.loss_options import LossOptions
 from step_jax.models.heads import HeadOutput
 from step_jax.models.step import StepOutput
 from step_jax.train_state import init_variables
-from step_jax.train_step import (
-    LossOptions,
-    sampled_losses,
-    training_features,
-    weighted_losses,
-)
 from step_jax.training_targets import Targets, overlaps
 from step_jax.transfer import by_path
 
@@ -268,13 +269,13 @@ def test_losses_and_gradients(released, one_device):
     def loss(params, clips):
         everything = variables | {"params": params}
         features, _ = training_features(model, everything, clips)
-        weighted, terms = [], []
+        terms, named = [], {}
         for step in STEPS:
             fed, samples, targets = sampled(released, step)
             output = model.apply(everything, step, features, jnp.asarray(fed), method="refine")
             terms.append(sampled_losses(model, step, output, samples, targets, loss_options()))
-            weighted += weighted_losses(terms[-1], loss_options())
-        return sum(weighted), terms
+            named |= {f"{name}_{step + 1}": pair for name, pair in terms[-1].items()}
+        return weighted_loss(named, global_counts(named), loss_options()), terms
 
     def loss_and_gradient(params, clips):
         return jax.value_and_grad(loss, has_aux=True)(params, clips)
