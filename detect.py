@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from step_jax import parallel
+from step_jax import compilation_cache, parallel
 from step_jax.cli import run_command
 from step_jax.errors import InputError
 from step_jax.flow.methods import METHODS, Estimator, make_estimator
@@ -43,8 +43,7 @@ def main() -> int:
     videos = {name: path for name, path in videos.items() if name not in failures}
     if not videos:
         return 1
-    if arguments.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(arguments.compilation_cache))
+    compilation_cache.keep_programs(arguments.compilation_cache)
     predictor = load_predictor(arguments.workdir, arguments.checkpoint)
     settings = choose_settings(arguments, predictor)
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -87,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--all_steps", action="store_true", help="draw proposals and steps side by side")
     add("--limit_classes", nargs="+", metavar="CLASS", help="classes to show (all)")
     add("--no_video", action="store_true", help="table and summary only, which is much faster")
-    add("--compilation_cache", type=pathlib.Path, help="folder that keeps compiled programs")
+    add("--compilation_cache", type=pathlib.Path, help=compilation_cache.HELP)
     return parser.parse_args()
 
 

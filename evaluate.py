@@ -27,7 +27,7 @@ from ml_collections import ConfigDict, config_flags
 import evaluation_config
 from input_pipeline import keyframes
 from input_pipeline.accelerators import hide_accelerators
-from step_jax import evaluations, run_folder
+from step_jax import compilation_cache, evaluations, run_folder
 from step_jax.annotated_boxes import write_annotated
 from step_jax.checkpoint import FOLDER, Checkpoints
 from step_jax.cli import run_with_flags
@@ -53,6 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the training run.")
     flags.DEFINE_string("checkpoint", "latest", "latest, best, or a step.")
     flags.DEFINE_boolean("watch", False, "Evaluate checkpoints as they appear.")
+    flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
     flags.DEFINE_string("detections", None, "Evaluate this table, without a model.")
     flags.DEFINE_float("poll_seconds", 5.0, "How often --watch looks for a new checkpoint.")
 
@@ -61,6 +62,7 @@ def main() -> None:
     options = flags.FLAGS
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the training run")
+    compilation_cache.keep_programs(options.compilation_cache)
     workdir = epath.Path(options.workdir)
     config = options.config or evaluation_config.read_configuration(workdir)
     if options.detections:

@@ -20,7 +20,16 @@ import evaluate
 import evaluation_config
 from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
-from step_jax import evaluations, inference, parallel, proposals, run_folder, transfer
+from step_jax import (
+    compilation_cache,
+    evaluations,
+    inference,
+    parallel,
+    profiling,
+    proposals,
+    run_folder,
+    transfer,
+)
 from step_jax.accumulation import check_accumulation
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
@@ -46,7 +55,8 @@ from step_jax.training_log import TrainingLog
 def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run, made if missing.")
-    flags.DEFINE_string("compilation_cache", None, "Folder that keeps compiled programs.")
+    flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
+    flags.DEFINE_string("profile", None, profiling.HELP)
 
 
 def main() -> int:
@@ -55,13 +65,20 @@ def main() -> int:
         raise InputError("--config is missing: give a file, e.g. configs/moving_actors.py")
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the run, made if missing")
-    if options.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", options.compilation_cache)
+    compilation_cache.keep_programs(options.compilation_cache)
     startup = Startup(import_seconds=process_seconds())
-    return train(options.config, epath.Path(options.workdir), startup=startup)
+    profile = profiling.parse(options.profile)
+    workdir = epath.Path(options.workdir)
+    return train(options.config, workdir, startup=startup, profile=profile)
 
 
-def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = None) -> int:
+def train(
+    config: ConfigDict,
+    workdir: epath.Path,
+    *,
+    startup: Startup | None = None,
+    profile: profiling.Wanted | None = None,
+) -> int:
     """Trains to the end, or to a signal; returns the exit status."""
     startup = startup or Startup()
     check_config(config)
@@ -97,6 +114,7 @@ def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = 
     print_groups(config, shapes["params"])
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
     start = checkpoints.latest_step() or 0
+    traced = profile and profile.steps(start=start, total=config.train.steps)
     variables = initialise()
     if config.train.init_from:
         variables = initialised_from(config, variables, continues=start > 0)
@@ -148,16 +166,18 @@ def train(config: ConfigDict, workdir: epath.Path, *, startup: Startup | None = 
         with log.paused():
             stop.run_interruptibly(lambda: evaluate_now(step))
 
-    with StopSignal() as stop:
+    trace = profiling.Profile(traced, workdir / profiling.FOLDER, wait=log.flush)
+    with StopSignal() as stop, trace:
         step, stopping = start, None
         if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
             evaluate_unless_stopped(start)  # the run was interrupted there
             stopping = stop.requested
         while step < config.train.steps and not stopping:
             step += 1
-            batch = numbered(timed(batches, log), step)
-            state, metrics = step_function(state, parallel.split_batch(batch), key)
-            log.add(metrics)
+            with trace.step(step):
+                batch = numbered(timed(batches, log), step)
+                state, metrics = step_function(state, parallel.split_batch(batch), key)
+                log.add(metrics)
             stopping = stop.requested  # looked at once: a signal may come at any moment
             if stopping or is_checkpoint_due(config, step):
                 save(state)

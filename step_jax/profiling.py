@@ -1,0 +1,111 @@
+"""Traces of some steps, for TensorBoard's profile page or Perfetto."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+
+import jax
+from etils import epath
+
+from step_jax.errors import InputError
+
+FOLDER = "profile"
+HELP = "Steps to write a trace of into WORKDIR/profile: FIRST:LAST, or a number of steps."
+_WARM_UP_STEPS = 2  # after a start, that a number of steps leaves out: the first one compiles
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What `--profile` asks for: `count` steps from `first` on, of the run or after its start."""
+
+    first: int | None
+    count: int
+
+    def steps(self, *, start: int, total: int) -> range:
+        """The steps themselves, of a run that goes on after `start`; raises InputError."""
+        if start >= total:
+            raise InputError(f"--profile: the run has made all of its {total} steps")
+        first = start + 1 + _WARM_UP_STEPS if self.first is None else self.first
+        steps = range(first, first + self.count)
+        if first <= start or steps[-1] > total:
+            raise InputError(
+                f"--profile: steps {first} to {steps[-1]} are asked for; this start makes steps "
+                f"{start + 1} to {total}"
+            )
+        return steps
+
+
+def parse(text: str | None) -> Wanted | None:
+    """Reads FIRST:LAST, steps counted from 1, or how many; None where nothing is asked for.
+
+    Raises InputError where it is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(?:([0-9]+):)?([0-9]+)", text.strip())
+    first, last = (match[1], int(match[2])) if match else ("", 0)
+    count = last - int(first) + 1 if first else last
+    if count < 1 or first == "0":
+        raise InputError(
+            f"--profile {text!r}: expected FIRST:LAST, steps counted from 1 such as 101:105, or a "
+            "number of steps such as 5"
+        )
+    return Wanted(int(first) if first else None, count)
+
+
+class Profile:
+    """Writes a trace of the wanted steps: `with Profile(...) as p:`, `with p.step(n):` in the loop.
+
+    Args:
+      steps: the wanted ones; None traces nothing.
+      folder: gets the trace, in a subfolder named by date and time.
+      wait: returns when the device has made the steps dispatched so far, which belong to the trace.
+    """
+
+    def __init__(self, steps: range | None, folder: epath.PathLike, *, wait: Callable[[], None]):
+        self._steps, self._folder, self._wait = steps or range(0), epath.Path(folder), wait
+        self._is_running = False
+
+    def __enter__(self) -> Profile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._is_running:
+            self._stop()
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Around one step."""
+        if number not in self._steps:
+            yield
+            return
+        if not self._is_running:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            self._is_running = True
+        with jax.profiler.StepTraceAnnotation("train", step_num=number):
+            yield
+        if number == self._steps[-1]:
+            self._wait()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._is_running = False
+        jax.profiler.stop_trace()
+        newest = max(self._folder.glob("plugins/profile/*"))
+        print(
+            f"profile: {newest}; open its perfetto_trace.json.gz at https://ui.perfetto.dev, or "
+            f"run `tensorboard --logdir {self._folder}` with the package xprof",
+            flush=True,
+        )
+
+
+def profiled(items, wanted: Wanted | None, folder: epath.PathLike, *, total: int):
+    """The same items, with a trace of the work on some of them: of what happens between them."""
+    steps = wanted.steps(start=0, total=total) if wanted else None
+    with Profile(steps, folder, wait=lambda: None) as profile:
+        for number, item in enumerate(items, start=1):
+            with profile.step(number):
+                yield item
