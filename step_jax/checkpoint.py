@@ -3,7 +3,10 @@
 Each checkpoint has three items, so that evaluation reads the model alone:
   model        the detector's variables, {"params": ..., other collections}
   training     {"step", "opt_state"}
-  description  JSON: whatever is needed to build the detector again
+  description  JSON: whatever is needed to build the detector again, and checksums of everything
+
+What is read is compared with the checksums, because a flipped byte would come back as another
+number without a word. Checkpoints of before there were any are read as they are.
 
 Which checkpoint is best is read from the evaluations' results (`step_jax.evaluations`), whoever
 wrote them: the training run itself or an evaluation job beside it.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import shutil
 import sys
 import time
@@ -27,15 +31,28 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from step_jax import evaluations, parallel, run_folder
+from step_jax.checksums import Fingerprint, json_checksum
 from step_jax.errors import InputError
 from step_jax.train_state import TrainState
 
 PyTree = Any
 FOLDER = run_folder.CHECKPOINTS
 VERSION = 1
+DAMAGED = "damaged"
 _DELETED = "deleted"
+_CHECKSUMS = "checksums"
 _MOST_KEYS_SHOWN = 8
 _REMOVAL_TRIES = 20
+# How libraries tell what another try may overcome.
+_PASSING = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+class DamagedCheckpointError(InputError):
+    """A checkpoint is not, or not completely, what was written; `what` says which and how."""
+
+    def __init__(self, what: str):
+        self.what = what
+        super().__init__(f"{what}; ask for another one (training goes on from the one before it)")
 
 
 class Checkpoints:
@@ -117,11 +134,14 @@ class Checkpoints:
         or the disk does not take it.
         """
         step = int(state.step)
-        _check_finite(state, step)
+        trees = _trees(state)
+        arrays = {path: np.asarray(leaf) for path, leaf in _by_path(trees).items()}
+        _check_finite(arrays, step)
+        described = _with_checksums({"version": VERSION, **description}, arrays)
         items = ocp.args.Composite(
-            model=ocp.args.StandardSave(state.variables),
-            training=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-            description=ocp.args.JsonSave({"version": VERSION, **description}),
+            model=ocp.args.StandardSave(trees["model"]),
+            training=ocp.args.StandardSave(trees["training"]),
+            description=ocp.args.JsonSave(described),
         )
         with self._writing():
             saved = self._manager.save(step, args=items)
@@ -133,36 +153,45 @@ class Checkpoints:
 
     def describe(self, step: int) -> dict[str, Any]:
         """The description that was saved with a checkpoint."""
-        description = self._restore(step, description=ocp.args.JsonRestore())["description"]
-        if description.get("version") != VERSION:
-            raise InputError(
-                f"{self._where(step)}: format version {description.get('version')}, this code "
-                f"reads {VERSION}; take the code that wrote it, or train again"
-            )
-        return description
+        return self._describe(step)[0]
 
     def restore_variables(self, step: int, like: PyTree) -> PyTree:
         """The model alone, with the structure, shapes and dtypes of `like`."""
-        self._check(step, "model", like)
-        template = _abstract(like)
-        return self._restore(step, model=ocp.args.StandardRestore(template))["model"]
+        return self._restore_trees(step, {"model": like})["model"]
 
     def restore_state(self, step: int, like: TrainState) -> TrainState:
         """The whole training state, exactly as it was saved."""
-        self._check(step, "model", like.variables)
-        training = {"step": like.step, "opt_state": like.opt_state}
-        self._check(step, "training", training)
-        items = self._restore(
-            step,
-            model=ocp.args.StandardRestore(_abstract(like.variables)),
-            training=ocp.args.StandardRestore(_abstract(training)),
-        )
-        variables = dict(items["model"])
+        trees = self._restore_trees(step, _trees(like))
+        variables, training = dict(trees["model"]), trees["training"]
+        if int(training["step"]) != step:
+            raise self._damaged(step, f"it holds step {int(training['step'])}")
         return TrainState(
-            step=items["training"]["step"],
+            step=training["step"],
             params=variables.pop("params"),
             model_state=variables,
-            opt_state=items["training"]["opt_state"],
+            opt_state=training["opt_state"],
+        )
+
+    def restore_latest(self, like: TrainState) -> TrainState:
+        """The state of the latest checkpoint that is whole; those after it are set aside.
+
+        They are moved to `checkpoints/damaged`, where nothing looks for checkpoints, and it is said
+        what is wrong with them. Raises InputError, and moves nothing, where none is whole.
+        """
+        damaged: dict[int, DamagedCheckpointError] = {}
+        for step in reversed(self.steps()):
+            try:
+                state = self.restore_state(step, like)
+            except DamagedCheckpointError as error:
+                damaged[step] = error
+                continue
+            for damaged_step, error in damaged.items():
+                print(f"{error.what}: moved to {self._set_aside(damaged_step)}", flush=True)
+            return state
+        reasons = "; ".join(error.what for error in damaged.values())
+        raise InputError(
+            f"{self._folder}: no checkpoint can be used, nothing was changed there: {reasons}; "
+            "put one back from a copy, or choose another --workdir to begin again"
         )
 
     def wait(self) -> None:
@@ -181,12 +210,10 @@ class Checkpoints:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Turns whatever the writing threads raise into one line, and removes what they left."""
-        hook, sys.unraisablehook = sys.unraisablehook, lambda error: None
         try:
-            yield
-            sys.unraisablehook = hook
+            with _silent_threads():
+                yield
         except Exception as error:
-            # The hook stays off: TensorStore's threads go on printing what is raised here.
             self._remove_partial()
             # The operating system's reason is the last part of what TensorStore says.
             reason = (
@@ -208,6 +235,55 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
             time.sleep(0.1)
 
+    def _set_aside(self, step: int) -> epath.Path:
+        """Moves a checkpoint out of the way and returns where it is now."""
+        folder = self._folder / DAMAGED
+        folder.mkdir(exist_ok=True)
+        number = 1
+        while (target := folder / (f"{step}_{number}" if number > 1 else str(step))).exists():
+            number += 1
+        (self._folder / str(step)).rename(target)
+        self._manager.reload()
+        return target
+
+    def _describe(self, step: int) -> tuple[dict[str, Any], dict[str, Fingerprint] | None]:
+        """The description, and the arrays' fingerprints; None where the checkpoint has none."""
+        description = self._restore(step, description=ocp.args.JsonRestore())["description"]
+        checksums = description.pop(_CHECKSUMS, None)
+        if checksums is not None:
+            with self._readable(step):
+                arrays = checksums["arrays"]
+                if checksums["description"] != json_checksum([description, arrays]):
+                    raise self._damaged(step, "its description is not what was written")
+                arrays = {path: Fingerprint.from_json(value) for path, value in arrays.items()}
+        if description.get("version") != VERSION:
+            raise InputError(
+                f"{self._where(step)}: format version {description.get('version')}, this code "
+                f"reads {VERSION}; take the code that wrote it, or train again"
+            )
+        return description, arrays if checksums is not None else None
+
+    def _restore_trees(self, step: int, like: dict[str, PyTree]) -> dict[str, PyTree]:
+        """Items of arrays as they were saved, with the structure of `like`."""
+        _, recorded = self._describe(step)
+        for item, tree in like.items():
+            self._check(step, item, tree, recorded)
+        templates = {item: ocp.args.StandardRestore(_abstract(tree)) for item, tree in like.items()}
+        found = self._restore(step, **templates)
+        trees = {item: found[item] for item in like}
+        if recorded is not None:
+            with self._readable(step):
+                self._check_arrays(step, _by_path(trees), recorded)
+        return trees
+
+    def _check_arrays(
+        self, step: int, arrays: Mapping[str, Any], recorded: Mapping[str, Fingerprint]
+    ) -> None:
+        wrong = [path for path, array in arrays.items() if Fingerprint.of(array) != recorded[path]]
+        if wrong:
+            count = f"{len(wrong)} of {len(arrays)} arrays"
+            raise self._damaged(step, f"{count} are not what was written: {_some(wrong)}")
+
     def _restore(self, step: int, **items: Any) -> Any:
         with self._readable(step):
             return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -216,25 +292,47 @@ class Checkpoints:
     def _readable(self, step: int) -> Iterator[None]:
         """Turns whatever a damaged checkpoint provokes into one line that names it."""
         try:
-            yield
+            with _silent_threads():
+                yield
         except InputError:
             raise
         except Exception as error:
-            raise InputError(
-                f"{self._where(step)} is damaged ({type(error).__name__}: {str(error)[:200]}); "
-                "delete that folder to go on from the checkpoint before it"
-            ) from error
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            if _may_pass(error):
+                raise InputError(f"{self._where(step)} cannot be read now ({reason})") from error
+            raise self._damaged(step, reason) from error
 
-    def _check(self, step: int, item: str, like: PyTree) -> None:
+    def _damaged(self, step: int, reason: str) -> DamagedCheckpointError:
+        return DamagedCheckpointError(f"{self._where(step)} is damaged ({reason})")
+
+    def _check(
+        self, step: int, item: str, like: PyTree, recorded: Mapping[str, Fingerprint] | None
+    ) -> None:
         """Compares keys, shapes and dtypes first: restoring would cast and drop silently."""
         with self._readable(step):
             found = _signature(self._manager.item_metadata(step)[item])
+        if recorded is not None:
+            own = {path: one for path, one in recorded.items() if path.startswith(f"{item}/")}
+            written = {path: (one.shape, one.dtype) for path, one in own.items()}
+            if {f"{item}/{path}": one for path, one in found.items()} != written:
+                raise self._damaged(step, f"{item}'s list of arrays is not what was written")
         expected = _signature(like)
         if found != expected:
             raise InputError(f"{self._where(step)}, {item}: {_difference(found, expected)}")
 
     def _where(self, step: int) -> str:
         return f"checkpoint {self._folder / str(step)}"
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Iterator[None]:
+    """Keeps TensorStore's threads from printing what is raised here, too.
+
+    They stay silent after an error, because they go on for a while.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda error: None
+    yield
+    sys.unraisablehook = hook
 
 
 @dataclasses.dataclass
@@ -250,15 +348,37 @@ class _BestEvaluated(policies.PreservationPolicy):
         return [step == best for step in steps]
 
 
-def _check_finite(state: TrainState, step: int) -> None:
+def _trees(state: TrainState) -> dict[str, PyTree]:
+    """A state as the items that hold it."""
+    training = {"step": state.step, "opt_state": state.opt_state}
+    return {"model": state.variables, "training": training}
+
+
+def _with_checksums(
+    description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    fingerprints = {path: Fingerprint.of(array) for path, array in arrays.items()}
+    own = json_checksum([description, fingerprints])
+    return {**description, _CHECKSUMS: {"description": own, "arrays": fingerprints}}
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray], step: int) -> None:
     """A gradient may overflow after a loss that is finite."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+    for path, array in arrays.items():
+        if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
             raise InputError(
-                f"step {step}: {'/'.join(map(_key_name, path))} is not finite any more; nothing of "
+                f"step {step}: {path.partition('/')[2]} is not finite any more; nothing of "
                 "it is saved, the checkpoints before it are kept. Lower optimizer.learning_rate or "
                 "set optimizer.max_gradient_norm"
             )
+
+
+def _may_pass(error: Exception) -> bool:
+    """True for errors that say nothing about the files: no permission, no memory, no connection."""
+    if isinstance(error, OSError):
+        missing = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+        return not isinstance(error, missing) and error.errno not in (None, errno.EIO)
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _PASSING)
 
 
 def _absolute(path: epath.Path) -> epath.Path:
@@ -276,11 +396,15 @@ def _abstract(tree: PyTree) -> PyTree:
 
 def _signature(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
     """Path -> (shape, dtype); paths alike for live trees and for what orbax says of stored ones."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
-        "/".join(_key_name(key) for key in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
-        for path, leaf in leaves
+        path: (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+        for path, leaf in _by_path(tree).items()
     }
+
+
+def _by_path(tree: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
 
 
 def _key_name(key: Any) -> str:

@@ -12,12 +12,13 @@ _STDERR = 2
 class StopSignal:
     """SIGTERM (preemption) and SIGINT (Ctrl-C) ask for a checkpoint and a clean end.
 
-    `with StopSignal() as stop:` around the loop, which looks at `stop.requested`: the signal's
-    name once one came. A second Ctrl-C interrupts at once.
+    `with StopSignal() as stop:` around the run, which looks at `stop.requested`: the signal's name
+    once one came. A second Ctrl-C interrupts at once; so does the first, until `begin`.
     """
 
     def __init__(self):
         self.requested: str | None = None
+        self._begun = False
         self._interruptible = False
 
     def __enter__(self) -> StopSignal:
@@ -30,6 +31,10 @@ class StopSignal:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def begin(self) -> None:
+        """From here on there is something to save."""
+        self._begun = True
 
     def run_interruptibly(self, work: Callable[[], None]) -> None:
         """Does work that can be done again another time: a signal ends it where it is."""
@@ -45,12 +50,14 @@ class StopSignal:
 
     def _on_signal(self, number: int, frame: object) -> None:
         del frame
-        if self.requested and number == signal.SIGINT:
+        if number == signal.SIGINT and (self.requested or not self._begun):
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        what = "saving and ending" if self._begun else "ending"
         # Not print, which cannot be entered a second time if the signal came inside of it.
-        os.write(_STDERR, f"{self.requested}: saving and ending\n".encode())
+        os.write(_STDERR, f"{self.requested}: {what}\n".encode())
         if self._interruptible:
+            self._interruptible = False  # a second one must not interrupt what the first sets off
             raise _Interrupted
 
 

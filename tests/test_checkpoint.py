@@ -1,6 +1,7 @@
 """Checkpoints: exact, complete or absent, and errors that say what to do."""
 
 import errno
+import json
 import os
 import pathlib
 import resource
@@ -14,7 +15,7 @@ import optax
 import pytest
 
 from step_jax import evaluations, parallel
-from step_jax.checkpoint import Checkpoints
+from step_jax.checkpoint import Checkpoints, DamagedCheckpointError
 from step_jax.errors import InputError
 from step_jax.train_state import TrainState
 
@@ -225,42 +226,158 @@ def test_a_long_list_of_keys_is_cut():
     assert "layer_07 and 12 more" in text
 
 
-def damage(folder, how):
-    if how == "metadata":
-        (folder / "model" / "_METADATA").write_text("{")
-    elif how == "arrays":
-        for path in (folder / "model" / "ocdbt.process_0").rglob("*"):
-            if path.is_file():
-                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        for path in (folder / "model" / "d").rglob("*"):
-            path.write_bytes(b"")
-    elif how == "description":
-        (folder / "description" / "metadata").write_text('{"version": ')
-    else:
-        shutil.rmtree(folder / "model")
+def flip_bit(path, *, at=None):
+    """Of a file or the largest in a folder: in its middle, or in the middle of the bytes `at`."""
+    if path.is_dir():
+        path = max((each for each in path.rglob("*") if each.is_file()), key=os.path.getsize)
+    data = bytearray(path.read_bytes())
+    data[data.index(at) + len(at) // 2 if at else len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
-def read_all(checkpoints, step):
-    checkpoints.describe(step)
-    checkpoints.restore_variables(step, make_state().variables)
+def forget_an_array(path):
+    metadata = json.loads(path.read_text())
+    metadata["tree_metadata"].popitem()
+    path.write_text(json.dumps(metadata))
 
 
-@pytest.mark.parametrize("how", ["metadata", "arrays", "missing", "description"])
+def cut_in_half(folder):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def replace_by_another(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("1"), folder)
+
+
+DAMAGES = {
+    "metadata": (lambda at: (at / "model" / "_METADATA").write_text("{"), "JSONDecodeError"),
+    "truncated": (lambda at: cut_in_half(at / "model"), "Error"),
+    "emptied": (lambda at: cut_in_half(at / "training" / "d"), "Error"),
+    "model missing": (lambda at: shutil.rmtree(at / "model"), "Error"),
+    "description": (lambda at: (at / "description" / "metadata").write_text("{"), "JSONDecode"),
+    "description missing": (lambda at: shutil.rmtree(at / "description"), "Error"),
+    "bit of the model": (
+        lambda at: flip_bit(at / "model" / "ocdbt.process_0" / "d"),
+        r"1 of \d+ arrays are not what was written: model/params/backbone/kernel",
+    ),
+    "bit of the optimizer": (
+        lambda at: flip_bit(at / "training" / "ocdbt.process_0" / "d"),
+        r"1 of \d+ arrays are not what was written: training/opt_state/",
+    ),
+    "bit of a class's name": (
+        lambda at: flip_bit(at / "description", at=b"walk"),
+        "its description is not what was written",
+    ),
+    "bit of a checksum": (
+        lambda at: flip_bit(at / "description", at=b"float32"),
+        "its description is not what was written",
+    ),
+    "bit of an array's name": (
+        lambda at: flip_bit(at / "model" / "_METADATA", at=b'"kernel"'),
+        "NOT_FOUND",
+    ),
+    "an array less": (
+        lambda at: forget_an_array(at / "model" / "_METADATA"),
+        "model's list of arrays is not what was written",
+    ),
+    "another's files": (replace_by_another, "it holds step 1"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_checkpoint(opened, tmp_path, how):
-    save(opened(tmp_path), 4)
-    damage(tmp_path / "checkpoints" / "4", how)
-    checkpoints = opened(tmp_path, read_only=True)
+    """Asked for it is an error; training reports it, sets it aside and goes on from before it."""
+    save(opened(tmp_path, keep=3), 1, 4, width=200)
+    folder = tmp_path / "checkpoints"
+    damage, reason = DAMAGES[how]
+    damage(folder / "4")
+    like = make_state(seed=9, width=200)
+    message = rf"^checkpoint {folder / '4'} is damaged \(.*{reason}.*\); ask for another one \(tra"
+    with pytest.raises(DamagedCheckpointError, match=message):
+        opened(tmp_path, read_only=True).restore_state(4, like=like)
+    assert (folder / "4").exists()
+
+    checkpoints = opened(tmp_path, keep=3)
+    assert_same(checkpoints.restore_latest(like=like), make_state(1, width=200))
+    assert sorted(os.listdir(folder)) == ["1", "damaged"]
+    assert os.listdir(folder / "damaged") == ["4"]
+    assert opened(tmp_path, read_only=True).steps() == [1]
+    save(checkpoints, 4, width=200)  # made again
+    assert_same(checkpoints.restore_latest(like=like), make_state(4, width=200))
+
+
+def test_it_is_said_what_is_damaged_and_where_it_is_now(opened, tmp_path, capsys):
+    save(opened(tmp_path, keep=4), 1, 2, 3, 4)
+    folder = tmp_path / "checkpoints"
+    (folder / "damaged" / "4").mkdir(parents=True)  # of another time
+    for step in (2, 4):
+        cut_in_half(folder / str(step) / "model")
+    shutil.rmtree(folder / "3" / "training")
+    opened(tmp_path).restore_latest(like=make_state())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" (")[0] for line in lines] == [
+        f"checkpoint {folder / step} is damaged" for step in "432"
+    ]
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        f"moved to {folder / 'damaged' / name}" for name in ("4_2", "3", "2")
+    ]
+    assert (folder / "damaged" / "3" / "model" / "_METADATA").exists()
+
+
+def test_where_all_are_damaged_they_are_left_as_they_are(opened, tmp_path):
+    save(opened(tmp_path), 1, 2)
+    folder = tmp_path / "checkpoints"
+    for step in ("1", "2"):
+        cut_in_half(folder / step / "training")
     with pytest.raises(InputError) as error:
-        read_all(checkpoints, 4)
+        opened(tmp_path).restore_latest(like=make_state())
     text = str(error.value)
-    assert f"{tmp_path / 'checkpoints' / '4'} is damaged" in text
-    assert "delete that folder to go on from the checkpoint before it" in text
+    assert text.startswith(f"{folder}: no checkpoint can be used, nothing was changed there: ")
+    assert text.index(f"{folder / '2'} is damaged") < text.index(f"{folder / '1'} is damaged")
+    assert "choose another --workdir to begin again" in text
+    assert sorted(os.listdir(folder)) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "denied"), MemoryError(), ValueError("UNAVAILABLE: network")]
+)
+def test_what_may_pass_is_no_damage(opened, tmp_path, monkeypatch, error):
+    def fails(*arguments, **options):
+        raise error
+
+    save(opened(tmp_path), 1, 2)
+    checkpoints = opened(tmp_path)
+    monkeypatch.setattr(checkpoints._manager, "restore", fails)
+    with pytest.raises(InputError, match=r"checkpoints/2 cannot be read now \("):
+        checkpoints.restore_latest(like=make_state())
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
+
+
+def test_another_architecture_is_no_damage(opened, tmp_path):
+    save(opened(tmp_path), 1, 2)
+    with pytest.raises(InputError, match="another architecture"):
+        opened(tmp_path).restore_latest(like=make_state(width=6))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "2"]
+
+
+def test_a_checkpoint_of_before_there_were_checksums(opened, tmp_path):
+    save(opened(tmp_path), 4)
+    path = tmp_path / "checkpoints" / "4" / "description" / "metadata"
+    described = json.loads(path.read_text())
+    assert len(described.pop("checksums")["arrays"]) == len(jax.tree.leaves(make_state()))
+    path.write_text(json.dumps(described))
+    checkpoints = opened(tmp_path)
+    assert checkpoints.describe(4) == {"version": 1, **DESCRIPTION}
+    assert_same(checkpoints.restore_latest(like=make_state()), make_state(4))
 
 
 def test_another_version(opened, tmp_path):
     save(opened(tmp_path), 4)
     path = tmp_path / "checkpoints" / "4" / "description" / "metadata"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    path.write_text(json.dumps({"version": 2, **DESCRIPTION}))
     with pytest.raises(InputError, match="checkpoints/4: format version 2, this code reads 1"):
         opened(tmp_path).describe(4)
 
