@@ -81,6 +81,18 @@ def train(
 ) -> int:
     """Trains to the end, or to a signal; returns the exit status."""
     startup = startup or Startup()
+    with StopSignal() as stop:
+        return train_until(stop, config, workdir, startup=startup, profile=profile)
+
+
+def train_until(
+    stop: StopSignal,
+    config: ConfigDict,
+    workdir: epath.Path,
+    *,
+    startup: Startup,
+    profile: profiling.Wanted | None,
+) -> int:
     check_config(config)
     info = records.load_info(evaluation_config.records_folder(config))
     modality = modality_of(config)
@@ -113,17 +125,18 @@ def train(
     run_folder.write_parameters(workdir, shapes)
     print_groups(config, shapes["params"])
     checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-    start = checkpoints.latest_step() or 0
-    traced = profile and profile.steps(start=start, total=config.train.steps)
+    continues = checkpoints.latest_step() is not None
     variables = initialise()
     if config.train.init_from:
-        variables = initialised_from(config, variables, continues=start > 0)
+        variables = initialised_from(config, variables, continues=continues)
     state = jax.device_put(create_train_state(variables, optimizer), parallel.replicated())
     startup.done("parameters")
-    if start:
-        state = checkpoints.restore_state(start, like=state)
+    if continues:
+        state = checkpoints.restore_latest(like=state)
         startup.done("restore")
-        print(f"continuing from checkpoint {start}", flush=True)
+        print(f"continuing from checkpoint {int(state.step)}", flush=True)
+    start = int(state.step)
+    traced = profile and profile.steps(start=start, total=config.train.steps)
 
     # The data that it continues with, and what is told on the way.
     step_function = parallel.data_parallel(train_step, donate=True)
@@ -167,8 +180,9 @@ def train(
             stop.run_interruptibly(lambda: evaluate_now(step))
 
     trace = profiling.Profile(traced, workdir / profiling.FOLDER, wait=log.flush)
-    with StopSignal() as stop, trace:
-        step, stopping = start, None
+    with trace:
+        stop.begin()
+        step, stopping = start, stop.requested
         if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
             evaluate_unless_stopped(start)  # the run was interrupted there
             stopping = stop.requested
@@ -181,6 +195,7 @@ def train(
             stopping = stop.requested  # looked at once: a signal may come at any moment
             if stopping or is_checkpoint_due(config, step):
                 save(state)
+                stopping = stop.requested  # all that there is has been saved
             if not stopping and is_evaluation_due(config, step):
                 evaluate_unless_stopped(step)
                 stopping = stop.requested
@@ -188,7 +203,8 @@ def train(
     log.close()
     checkpoints.close()
     if stopping:
-        print(f"{stopping}: saved checkpoint {step}; the same command continues")
+        saved = f"saved checkpoint {step}" if step else "nothing to save yet"
+        print(f"{stopping}: {saved}; the same command continues")
         return INTERRUPTED if stopping == "SIGINT" else 0
     run_folder.mark_finished(workdir, step=step)
     print(f"trained {step} steps; checkpoints in {workdir}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 from collections.abc import Callable
@@ -31,6 +32,8 @@ class StopSignal:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.requested:  # another one must not spoil the end of the program, which takes a while
+            atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)
 
     def begin(self) -> None:
         """From here on there is something to save."""

@@ -362,14 +362,20 @@ def test_a_checkpoint_of_another_architecture(run_program, scene):
     assert files_below(scene.output / "checkpoints") == before
 
 
-def test_a_damaged_checkpoint(run_program, scene):
-    latest = scene.copy_run() / "checkpoints" / str(tiny_run.STEPS)
+def test_damaged_checkpoints(run_program, scene):
+    """One is an error where it is asked for; to training all of them are one, which goes back."""
+    checkpoints = scene.copy_run() / "checkpoints"
+    latest = checkpoints / str(tiny_run.STEPS)
     shutil.rmtree(latest / "model" / "ocdbt.process_0")
     (latest / "model" / "manifest.ocdbt").write_bytes(b"")
-    parts = [f"{latest} is damaged", "delete that folder to go on from the checkpoint before it"]
-    check(run_program, "train", scene.flags(), parts=parts)
+    parts = [f"{latest} is damaged", "ask for another one"]
     check(run_program, "evaluate", [f"--workdir={scene.output}"], parts=parts)
     assert not (scene.output / "eval").exists()
+    (checkpoints / "9" / "training" / "_METADATA").unlink()
+    before = files_below(checkpoints)
+    parts = ["no checkpoint can be used", f"{latest} is damaged", f"{checkpoints / '9'} is damaged"]
+    check(run_program, "train", scene.flags(), parts=[*parts, "choose another --workdir"])
+    assert files_below(checkpoints) == before
 
 
 # --- evaluation -----------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ def send(number):
 def test_a_signal_is_noted(capfd, name):
     before = signal.getsignal(signal.Signals[name])
     with StopSignal() as stop:
+        stop.begin()
         assert stop.requested is None
         send(signal.Signals[name])
         assert stop.requested == name
@@ -25,7 +26,8 @@ def test_a_signal_is_noted(capfd, name):
 
 
 def test_second_ctrl_c_interrupts():
-    with StopSignal():
+    with StopSignal() as stop:
+        stop.begin()
         send(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
@@ -33,6 +35,7 @@ def test_second_ctrl_c_interrupts():
 
 def test_more_requests_to_end_change_nothing():
     with StopSignal() as stop:
+        stop.begin()
         send(signal.SIGINT)
         send(signal.SIGTERM)
         send(signal.SIGTERM)
@@ -52,6 +55,31 @@ def test_work_that_can_be_done_again_ends_at_once():
         assert (done, stop.requested) == (["begun"], "SIGTERM")
         stop.run_interruptibly(lambda: done.append("not begun any more"))
         assert done == ["begun"]
+
+
+def test_a_second_signal_does_not_interrupt_what_the_first_sets_off():
+    done = []
+
+    def work():
+        try:
+            send(signal.SIGTERM)
+        finally:
+            send(signal.SIGTERM)
+            done.append("cleaned up")
+
+    with StopSignal() as stop:
+        stop.run_interruptibly(work)
+    assert done == ["cleaned up"]
+
+
+def test_before_there_is_anything_to_save(capfd):
+    with StopSignal() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert stop.requested is None
+        send(signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+    assert capfd.readouterr().err == "SIGTERM: ending\n"
 
 
 def test_work_is_finished_without_a_signal():

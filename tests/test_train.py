@@ -7,10 +7,10 @@ that any deviation shows.
 
 import json
 import os
-import random
 import shutil
 import signal
-import time
+import subprocess
+import sys
 import types
 
 import jax
@@ -126,61 +126,57 @@ def test_a_finished_run_is_left_as_it_is(squares, cheap, cheap_run, tmp_path, ca
 # --- killed ---------------------------------------------------------------------------------------
 
 
-def kill_after_first_checkpoint(flags, workdir, cache, *, patience_s):
-    """Starts a training and kills it some time after its first checkpoint."""
-    process = tiny_run.start("train.py", *flags, cache=cache)
-    while not list((workdir / "checkpoints").glob("[0-9]")) and process.poll() is None:
-        time.sleep(0.01)
-    time.sleep(patience_s)
-    process.kill()
-    output, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, f"not killed in time: {output}{errors}"
-    assert not (workdir / "finished.json").exists()
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+import jax, pytest
+jax.config.update("jax_num_cpu_devices", 4)
+import test_train, tiny_run, train, types
+
+rename = os.rename
+
+def die(source, target, **options):
+    if str(target).endswith("/checkpoints/6"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target, **options)
+
+os.rename = os.replace = die
+test_train.make_cheap(pytest.MonkeyPatch())
+records, annotations, workdir = sys.argv[1:]
+squares = types.SimpleNamespace(records=records, annotations=annotations)
+train.train(tiny_run.config(squares), workdir)
+"""
 
 
-def continue_to_the_end(flags, cache):
-    process = tiny_run.start("train.py", *flags, cache=cache)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert "continuing from checkpoint" in output
+def test_killed_run_continues_bit_identically(squares, cheap, cheap_run, tmp_path):
+    """Killed where the sixth step's checkpoint has all of its files and not yet its name."""
+    arguments = [squares.records, squares.annotations, tmp_path]
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_WRITING, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": f"{tiny_run.ROOT}:{tiny_run.ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    names = os.listdir(tmp_path / "checkpoints")
+    assert "3" in names
+    assert len(names) == 2
+    assert train.train(tiny_run.config(squares), tmp_path) == 0
+    tiny_run.assert_same_checkpoint(cheap_run, tmp_path, tiny_run.STEPS)
+    assert [line["step"] for line in read_log(tmp_path)] == list(range(1, tiny_run.STEPS + 1))
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["12", "9"]
 
 
-def test_killed_run_continues_bit_identically(squares, finished_run, compilation_cache, tmp_path):
+def test_a_damaged_checkpoint_is_made_again(squares, cheap, cheap_run, tmp_path, capsys):
     workdir = tmp_path / "run"
-    flags = tiny_run.flags(squares, workdir=workdir, train__checkpoint_every_steps=1)
-    kill_after_first_checkpoint(flags, workdir, compilation_cache, patience_s=0.0)
-    # What a kill in the middle of a later write leaves: a temporary folder.
-    partial = workdir / "checkpoints" / f"{tiny_run.STEPS}.orbax-checkpoint-tmp"
-    (partial / "model").mkdir(parents=True)
-    (partial / "model" / "_METADATA").write_text('{"half')
-    continue_to_the_end(flags, compilation_cache)
-    tiny_run.assert_same_checkpoint(finished_run, workdir, tiny_run.STEPS)
+    shutil.copytree(cheap_run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "12" / "training")
+    assert train.train(tiny_run.config(squares), workdir) == 0
+    lines = capsys.readouterr().out.splitlines()
+    moved = next(line for line in lines if "checkpoints/12 is damaged" in line)
+    assert moved.endswith(f": moved to {workdir / 'checkpoints' / 'damaged' / '12'}")
+    assert "continuing from checkpoint 9" in lines
+    tiny_run.assert_same_checkpoint(cheap_run, workdir, tiny_run.STEPS)
     assert [line["step"] for line in read_log(workdir)] == list(range(1, tiny_run.STEPS + 1))
-    assert not partial.exists()
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment(squares, compilation_cache, tmp_path):
-    """Many checkpoints, so that most kills hit the writing or deleting of one."""
-    changes = {"train__steps": 60, "train__checkpoint_every_steps": 1}
-    straight = tmp_path / "straight"
-    flags = tiny_run.flags(squares, workdir=straight, **changes)
-    process = tiny_run.start("train.py", *flags, cache=compilation_cache)
-    assert process.wait() == 0, process.stderr.read()
-    moments = random.Random(0)
-    workdir = tmp_path / "killed"
-    flags = tiny_run.flags(squares, workdir=workdir, **changes)
-    for _ in range(5):
-        before = len(read_log(workdir))
-        process = tiny_run.start("train.py", *flags, cache=compilation_cache)
-        while process.poll() is None and len(read_log(workdir)) < before + 3:
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.5))
-        process.kill()
-        process.communicate()
-    continue_to_the_end(flags, compilation_cache)
-    tiny_run.assert_same_checkpoint(straight, workdir, 60)
-    assert [line["step"] for line in read_log(workdir)] == list(range(1, 61))
 
 
 # --- asked to stop --------------------------------------------------------------------------------
@@ -215,19 +211,39 @@ def test_second_ctrl_c_does_not_wait(squares, cheap, at_step, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_while_saving_is_answered_after_the_next_step(
-    squares, cheap, tmp_path, monkeypatch
-):
+def test_a_signal_while_saving_ends_the_run_there(squares, cheap, tmp_path, monkeypatch):
     save = train.Checkpoints.save
 
     def save_and_stop(self, state, description):
         save(self, state, description)
-        if int(state.step) == 3:
-            send(signal.SIGTERM)()
+        send(signal.SIGTERM)()
+        send(signal.SIGTERM)()
 
     monkeypatch.setattr(train.Checkpoints, "save", save_and_stop)
     assert train.train(tiny_run.config(squares), tmp_path) == 0
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["3", "4"]
+    assert os.listdir(tmp_path / "checkpoints") == ["3"]
+
+
+@pytest.mark.parametrize("moment", ["init_variables", "training_batches", "restore_latest"])
+def test_a_signal_while_starting(squares, cheap, cheap_run, tmp_path, monkeypatch, capsys, moment):
+    """Nothing is new, so nothing is saved; restoring, too, is a part of starting."""
+    owner = train.Checkpoints if moment == "restore_latest" else train
+    act = getattr(owner, moment)
+
+    def act_and_stop(*arguments, **options):
+        send(signal.SIGTERM)()
+        return act(*arguments, **options)
+
+    if moment == "restore_latest":
+        shutil.copytree(cheap_run, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(tiny_run.STEPS))
+    config = tiny_run.config(squares)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, moment, act_and_stop)
+        assert train.train(config, tmp_path / "run") == 0
+    saved = "saved checkpoint 9" if moment == "restore_latest" else "nothing to save yet"
+    assert f"SIGTERM: {saved}; the same command continues" in capsys.readouterr().out
+    assert run_folder.finished_step(tmp_path / "run") is None
 
 
 # --- evaluations between the steps ----------------------------------------------------------------
