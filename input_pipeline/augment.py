@@ -16,7 +16,6 @@ import tensorflow as tf
 from step_jax.errors import InputError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-ERASE_VALUE = 128  # grey: 0 in the network's [-1, 1]
 ERASE_TRIES = 8
 
 
@@ -208,17 +207,3 @@ def _most_covered(rectangles: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
     shared = tf.reduce_prod(tf.maximum(high - low, 0), axis=-1)
     covered = shared / tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
     return tf.reduce_max(tf.pad(covered, [[0, 0], [0, 1]]), axis=1)
-
-
-def erase(frames: tf.Tensor, rectangle: tf.Tensor) -> tf.Tensor:
-    """Covers the pixels of frames [n, H, W, C] whose centre is in the normalised rectangle."""
-    height, width, channels = frames.shape[1:]
-    y = (tf.range(height, dtype=tf.float32) + 0.5) / height
-    x = (tf.range(width, dtype=tf.float32) + 0.5) / width
-    rows = (y >= rectangle[1]) & (y < rectangle[3])
-    columns = (x >= rectangle[0]) & (x < rectangle[2])
-    covered = tf.tile((rows[:, None] & columns)[..., None], [1, 1, channels])
-    # Flat, because broadcasting over one long axis is four times as fast as over three.
-    flat = tf.reshape(frames, [-1, height * width * channels])
-    flat = tf.where(tf.reshape(covered, [-1]), tf.cast(ERASE_VALUE, frames.dtype), flat)
-    return tf.reshape(flat, tf.shape(frames))

@@ -1,7 +1,11 @@
-"""From JPEG bytes to the frames of the network's input."""
+"""From JPEG bytes to pictures, and in evaluation on to the network's size, in the graph."""
 
 from __future__ import annotations
 
+import functools
+
+import cv2
+import numpy as np
 import tensorflow as tf
 
 
@@ -13,13 +17,33 @@ def frame_size(jpegs: tf.Tensor) -> tf.Tensor:
 def decode_crop(jpegs: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
     """Decodes frames [n], cropped to (top, left, height, width): uint8 [n, height, width, 3].
 
-    The exact inverse DCT, the default, so that all machines see the same pixels.
+    TensorFlow's default inverse DCT, which is the fast one (not OpenCV's, which is the exact one).
     """
     return tf.map_fn(
         lambda jpeg: tf.image.decode_and_crop_jpeg(jpeg, crop, channels=3),
         jpegs,
         fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
     )
+
+
+def decode_each(jpegs: tf.Tensor, crop: tf.Tensor, most: int) -> list[tf.Tensor]:
+    """As `decode_crop`, up to `most` frames one by one: uint8 [height, width, 3], no pixels beyond.
+
+    Putting them together would copy them, which takes a tenth of the time of decoding.
+    """
+    count = tf.shape(jpegs)[0]
+    nothing = tf.fill([most - count], _one_pixel())
+    jpegs = tf.ensure_shape(tf.concat([jpegs, nothing], axis=0), [most])
+    crops = [tf.where(i < count, crop, [0, 0, 1, 1]) for i in range(most)]
+    return [
+        tf.image.decode_and_crop_jpeg(jpeg, own, channels=3)
+        for jpeg, own in zip(tf.unstack(jpegs), crops, strict=True)
+    ]
+
+
+@functools.cache
+def _one_pixel() -> bytes:
+    return cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 
 
 def resize(frames: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -45,21 +69,6 @@ def resize(frames: tf.Tensor, image_size: int) -> tf.Tensor:
     return tf.ensure_shape(resized, [None, image_size, image_size, 3])
 
 
-def flip(frames: tf.Tensor) -> tf.Tensor:
-    """Mirrors frames [n, H, W, C] left to right. (A slice with step -1 takes ten times as long.)"""
-    return tf.reverse(frames, [2])
-
-
-def flip_flow(maps: tf.Tensor) -> tf.Tensor:
-    """Mirrors flow images uint8 [n, H, W, 3], whose x-displacement v becomes 255 - v."""
-    mirrored = tf.reverse(maps, [2])
-    width, channels = maps.shape[2:]
-    turned = tf.tile(tf.constant([255, 0, 0], tf.uint8), [width])  # v ^ 255 = 255 - v
-    # A row at a time, because broadcasting over a long axis is faster.
-    rows = tf.bitwise.bitwise_xor(tf.reshape(mirrored, [-1, width * channels]), turned)
-    return tf.reshape(rows, tf.shape(maps))
-
-
 def scale_crop(crop: tf.Tensor, *, size: tf.Tensor, to: tf.Tensor) -> tf.Tensor:
     """The region of a crop (top, left, height, width) in pictures of another size, int32 [4].
 
@@ -74,12 +83,6 @@ def scale_crop(crop: tf.Tensor, *, size: tf.Tensor, to: tf.Tensor) -> tf.Tensor:
     edges = (2 * edges * to + size) // (2 * size)
     low = tf.minimum(edges[0], to - 1)
     return tf.concat([low, tf.maximum(edges[1] - low, 1)], axis=0)
-
-
-def recolour(frames: tf.Tensor, matrix: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """Applies an affine map to every colour of float32 [n, H, W, 3]."""
-    flat = tf.reshape(frames, [-1, 3]) @ matrix + offset
-    return tf.reshape(flat, tf.shape(frames))
 
 
 def to_uint8(frames: tf.Tensor) -> tf.Tensor:

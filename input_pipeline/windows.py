@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import augment as augmentation
-from input_pipeline import builders, pixels, targets
+from input_pipeline import builders, clip_pixels, pixels, targets
 from input_pipeline.augment import Augment
 from input_pipeline.clips import WindowShape
 from step_jax.modality import Modality
@@ -59,6 +59,9 @@ class WindowMaker:
         self._min_target_frames = min_target_frames
         self._augment = augment
         self._flipped_label = augmentation.flip_permutation(classes, augment.flip_swaps)
+        self._finisher = clip_pixels.ClipFinisher(
+            self._reads, input_frames=window.input_frames, side=image_size
+        )
         self._joined = joined
         self._num_classes = len(classes)
 
@@ -73,21 +76,18 @@ class WindowMaker:
         if self._augment.crop:
             crop = self._draw_crop(crop_seed, boxes, mask, size)
             boxes, mask = augmentation.crop_boxes(boxes, mask, crop, size)
-        pictures = self._decode(images, crop, recolour=lambda x: self._recolour(colour_seed, x))
         flip = _happens(flip_seed, self._augment.flip)
-        pictures = {kind: _flipped(flip, kind, picture) for kind, picture in pictures.items()}
         boxes = tf.where(flip & mask[..., None], augmentation.flip_boxes(boxes), boxes)
         labels = tf.where(flip, tf.gather(labels, self._flipped_label, axis=1), labels)
-        pictures = self._erase(erase_seed, pictures, boxes, mask)
-        clip = self._clip(pictures, {kind: need.places[0] for kind, need in images.items()})
+        rectangle = self._draw_rectangle(erase_seed, boxes, mask)
+        clip = self._training_clip(images, crop, flip, colour_seed, rectangle)
         return self._assemble(example, clip, targets.Targets(boxes, mask, labels))
 
     def decode_record(self, record, serialized, starts) -> tuple:
         """All windows of one record: what `split_windows` takes; images are decoded once."""
         example = self._parse(serialized)
         images = self._images(example, starts)
-        crop = tf.concat([[0, 0], _size_of(images)], axis=0)
-        pictures = self._decode(images, crop)
+        pictures = self._decode(images)
         for kind in images:
             del example[kind]
         places = {kind: need.places for kind, need in images.items()}
@@ -121,21 +121,33 @@ class WindowMaker:
             images[kind] = Images(jpegs, number - low)
         return images
 
-    def _decode(self, images: dict[str, Images], crop, recolour=None) -> dict[str, tf.Tensor]:
-        """The crop of every image, in whole pixels of the first kind: uint8 [n, S, S, 3] by kind.
+    def _decode(self, images: dict[str, Images]) -> dict[str, tf.Tensor]:
+        """Every image, whole, by kind: uint8 [n, S, S, 3]."""
+        pictures = {}
+        for kind, need in images.items():
+            whole = tf.concat([[0, 0], pixels.frame_size(need.jpegs)], axis=0)
+            picture = pixels.resize(pixels.decode_crop(need.jpegs, whole), self._image_size)
+            pictures[kind] = pixels.to_uint8(picture)
+        return pictures
 
-        recolour: is done to the frames, float32 in [0, 255], and not to the flow.
+    def _training_clip(self, images: dict[str, Images], crop, flip, seed, rectangle) -> tf.Tensor:
+        """uint8 [T, S, S, channels]: the crop, in whole pixels of the first kind of images.
+
+        seed: of the colours. rectangle: float32 [4], normalised, is covered.
         """
         size, pictures = _size_of(images), {}
         for kind, need in images.items():
             region = crop
             if kind == "flow" and len(images) > 1:  # which may have another size
                 region = pixels.scale_crop(crop, size=size, to=pixels.frame_size(need.jpegs))
-            picture = pixels.resize(pixels.decode_crop(need.jpegs, region), self._image_size)
-            if kind == "frames" and recolour is not None:
-                picture = recolour(picture)
-            pictures[kind] = pixels.to_uint8(picture)
-        return pictures
+            pictures[kind] = pixels.decode_each(need.jpegs, region, self._finisher.most[kind])
+        colours = tf.zeros([0, 4])
+        if self._augment.photometric and "frames" in pictures:
+            colours = self._draw_colours(seed, pictures["frames"], images["frames"])
+        places = [need.places[0] for need in images.values()]
+        flat = [picture for kind in images for picture in pictures[kind]]
+        given = [flip, colours, rectangle, *places, *flat]
+        return tf.numpy_function(self._finisher, given, tf.uint8, stateful=False)
 
     def _clip(self, pictures: dict[str, tf.Tensor], places: dict[str, tf.Tensor]) -> tf.Tensor:
         """uint8 [T, S, S, channels] of the images at `places` [T, F] of each kind."""
@@ -164,29 +176,27 @@ class WindowMaker:
         whole = tf.concat([[0, 0], size], axis=0)
         return tf.where(_happens(choose, self._augment.crop), drawn, whole)
 
-    def _recolour(self, seed, frames) -> tf.Tensor:
-        if not self._augment.photometric:
-            return frames
+    def _draw_colours(self, seed, pictures: list[tf.Tensor], need: Images) -> tf.Tensor:
+        """float32 [3, 4], or [0, 4] where the colours stay: see `clip_pixels.Retouch`."""
         choose, draw = tf.unstack(tf.random.split(seed, 2))
 
-        def recoloured():
-            mean = tf.reduce_mean(frames, axis=[0, 1, 2])
-            return pixels.recolour(frames, *augmentation.draw_colours(draw, mean, self._augment))
+        def drawn():
+            given = [tf.shape(need.jpegs)[0], *pictures]
+            mean = tf.numpy_function(clip_pixels.mean_colour, given, tf.float32, stateful=False)
+            mean = tf.ensure_shape(mean, [3])
+            matrix, offset = augmentation.draw_colours(draw, mean, self._augment)
+            return tf.concat([tf.transpose(matrix), offset[:, None]], axis=1)
 
-        return tf.cond(_happens(choose, self._augment.photometric), recoloured, lambda: frames)
+        happens = _happens(choose, self._augment.photometric)
+        return tf.cond(happens, drawn, lambda: tf.zeros([0, 4]))
 
-    def _erase(self, seed, pictures: dict[str, tf.Tensor], boxes, mask) -> dict[str, tf.Tensor]:
-        """Covers one rectangle of all images with 128: grey, and a flow image's "no motion"."""
+    def _draw_rectangle(self, seed, boxes, mask) -> tf.Tensor:
+        """float32 [4], normalised: what is covered; empty where nothing is."""
         if not self._augment.erase:
-            return pictures
+            return tf.zeros([4])
         choose, draw = tf.unstack(tf.random.split(seed, 2))
         rectangle = augmentation.draw_rectangle(draw, boxes, mask, self._augment)
-        happens = _happens(choose, self._augment.erase)
-
-        def erased(frames):
-            return tf.cond(happens, lambda: augmentation.erase(frames, rectangle), lambda: frames)
-
-        return {kind: erased(frames) for kind, frames in pictures.items()}
+        return tf.where(_happens(choose, self._augment.erase), rectangle, 0.0)
 
     def _assemble(self, example, clip, window_targets: targets.Targets) -> dict[str, tf.Tensor]:
         boxes, mask, labels = window_targets
@@ -210,12 +220,6 @@ class WindowMaker:
 def _size_of(images: dict[str, Images]) -> tf.Tensor:
     """int32 [2]: height and width of the first kind of images; crops are drawn in its pixels."""
     return pixels.frame_size(next(iter(images.values())).jpegs)
-
-
-def _flipped(flip: tf.Tensor, kind: str, frames: tf.Tensor) -> tf.Tensor:
-    """Mirrored images where `flip` is true: the flow's x-displacements change their sign."""
-    mirror = pixels.flip_flow if kind == "flow" else pixels.flip
-    return tf.cond(flip, lambda: mirror(frames), lambda: frames)
 
 
 def _happens(seed: tf.Tensor, probability: float) -> tf.Tensor:

@@ -14,7 +14,6 @@ import tensorflow as tf
 from input_pipeline import builders, pipeline, pixels, prepare, records, throughput
 from input_pipeline.augment import Augment
 from step_jax.errors import InputError
-from step_jax.flow.encoding import encode_flow
 
 WINDOWS = {"split": "train", "clip_frames": 6, "input_frames": 14, "image_size": 32, "max_tubes": 3}
 EVERYTHING = Augment(flip=0.5, crop=0.7, photometric=0.7, erase=0.5)
@@ -162,17 +161,6 @@ def test_a_mirrored_flow_image_moves_the_other_way(flow_records_dir):
     expected = plain[..., ::-1, :].copy()
     expected[..., 3::3] = 255 - expected[..., 3::3]
     np.testing.assert_array_equal(flipped, expected)
-
-
-def test_flip_against_the_flow_of_mirrored_frames():
-    """By the convention 255 - v one level under it, but where it is clipped."""
-    flow = np.random.default_rng(0).uniform(-10, 10, (2, 6, 7, 2)).astype(np.float32)
-    found = pixels.flip_flow(tf.constant(encode_flow(flow))).numpy().astype(int)
-    mirrored = encode_flow(flow[:, :, ::-1] * np.float32([-1, 1])).astype(int)
-    np.testing.assert_array_equal(found[..., 1:], mirrored[..., 1:])
-    below = mirrored[..., 0] - found[..., 0]
-    assert set(below.ravel()) == {0, 1}
-    assert (mirrored[..., 0][below == 0] % 255 == 0).all()
 
 
 def test_colours_of_the_frames_alone_change(flow_records_dir):
