@@ -34,12 +34,10 @@ from step_jax.cli import run_with_flags
 from step_jax.detected_keyframes import check_classes
 from step_jax.errors import InputError
 from step_jax.evaluation import write_table
+from step_jax.evaluation_shards import TABLE, TUBELETS, WHOLE, Shards, Share
 from step_jax.inference import Predictor, restore_predictor
 from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.ucf101_24 import evaluation as ucf_evaluation
-
-TABLE = "detections.parquet"
-TUBELETS = "tubelets.parquet"
 
 
 def define_flags() -> None:
@@ -85,29 +83,75 @@ def evaluate_checkpoint(
     config: ConfigDict, workdir: epath.Path, predictor: Predictor
 ) -> dict[str, Any]:
     """Runs the detector over the evaluation split; prints and writes the result, returns it."""
+    shards = open_shards(config, workdir, predictor)
+    evaluate_share(config, shards, predictor, WHOLE)
+    return merge_shares(config, shards, predictor)
+
+
+def evaluate_as_job(
+    config: ConfigDict, workdir: epath.Path, predictor: Predictor, share: Share
+) -> None:
+    """A share of the same, unless it is complete; the job that finds all complete merges them."""
+    shards = open_shards(config, workdir, predictor, count=share.count)
+    shards.join()
+    if shards.result():
+        print(f"checkpoint {predictor.step}: is evaluated, {shards.folder}", flush=True)
+        return
+    if shards.is_complete(share):
+        print(f"checkpoint {predictor.step}, share {share}: is complete", flush=True)
+    else:
+        evaluate_share(config, shards, predictor, share)
+    missing = shards.missing()
+    if shards.result() or not missing:
+        merge_shares(config, shards, predictor)
+    else:
+        others = ", ".join(map(str, missing))
+        print(f"checkpoint {predictor.step}: not complete yet: share {others}", flush=True)
+
+
+def open_shards(
+    config: ConfigDict, workdir: epath.Path, predictor: Predictor, *, count: int = 1
+) -> Shards:
+    """An evaluation in so many shares. Raises InputError for what cannot be evaluated."""
     evaluation_config.check_config(config)
     if config.eval.tubes:
         evaluation_config.check_tubes(config, predictor)
-    folder = evaluations.folder(
-        workdir,
-        split=config.data.eval_split,
-        videos=config.data.eval_videos,
-        step=predictor.step,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
+    data = config.data
+    options = {"split": data.eval_split, "videos": data.eval_videos, "step": predictor.step}
+    identity = evaluation_config.identity(config, predictor)
+    return Shards(evaluations.folder(workdir, **options), count=count, identity=identity)
+
+
+def evaluate_share(config: ConfigDict, shards: Shards, predictor: Predictor, share: Share) -> None:
+    """The detector's work on a share of the windows, from the beginning."""
     start = time.monotonic()
-    windows = write_tables(config, folder, predictor)
-    seconds = time.monotonic() - start
-    print(f"checkpoint {predictor.step}: {windows} windows in {seconds:.1f} s, {folder}")
-    tubelets = folder / TUBELETS if config.eval.tubes else None
-    report, text = evaluate_table(config, folder, folder / TABLE, tubelets)
-    print(text, flush=True)
-    report |= {"checkpoint": predictor.step, "windows": windows, "seconds": round(seconds, 2)}
-    evaluations.write_metrics(folder, report)
-    return report
+    with shards.unless_merged(), shards.work(share) as folder:
+        windows = write_tables(config, folder, predictor, share)
+        seconds = time.monotonic() - start
+        shards.finish(share, {"windows": windows, "seconds": seconds})
+        part = "" if share == WHOLE else f", share {share}"
+        text = f"checkpoint {predictor.step}{part}: {windows} windows in {seconds:.1f} s"
+        print(f"{text}, {shards.folder}", flush=True)
 
 
-def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor) -> int:
+def merge_shares(config: ConfigDict, shards: Shards, predictor: Predictor) -> dict[str, Any]:
+    """The tables of all shares as one; prints and writes the result, returns it."""
+    with shards.unless_merged(), shards.merging() as folder:
+        tubelets = folder / TUBELETS if config.eval.tubes else None
+        report, text = evaluate_table(config, folder, folder / TABLE, tubelets)
+        told = shards.told()
+        report |= {
+            "checkpoint": predictor.step,
+            "windows": sum(share["windows"] for share in told),
+            "seconds": round(sum(share["seconds"] for share in told), 2),
+            "identity": shards.identity,
+        }
+        evaluations.write_metrics(folder, report)
+        print(text, flush=True)
+    return shards.result()
+
+
+def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor, share: Share) -> int:
     """The table of detections, and that of tubelets if it is wanted; returns the windows."""
     provenance = {"checkpoint": str(predictor.step), "split": config.data.eval_split}
     if config.data.ava_version:
@@ -115,7 +159,7 @@ def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor) -
             "ava_version": config.data.ava_version,
             "image_size": str(predictor.image_size),
         }
-    batches = evaluation_batches(config, predictor)
+    batches = evaluation_batches(config, predictor, share)
     common = {"stride": config.eval.stride, "provenance": provenance}
     if config.eval.boxes == "annotated":
         return write_annotated(folder / TABLE, predictor, batches, **common)
@@ -130,8 +174,8 @@ def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor) -
     )
 
 
-def evaluation_batches(config: ConfigDict, predictor: Predictor):
-    """The windows of the evaluation split, under a progress bar."""
+def evaluation_batches(config: ConfigDict, predictor: Predictor, share: Share):
+    """A share of the windows of the evaluation split, under a progress bar."""
     hide_accelerators()
     from input_pipeline.pipeline import eval_batches, num_eval_batches  # TensorFlow
 
@@ -142,11 +186,13 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
         "batch_size": config.eval.batch_size,
         "videos": config.data.eval_videos,
         "keyframes": evaluation_keyframes(config, predictor),
+        "process_count": share.count,
     }
     total = num_eval_batches(config.data.records, **windows)
     batches = eval_batches(
         config.data.records,
         **windows,
+        process_index=share.number - 1,
         input_frames=predictor.input_frames,
         image_size=predictor.image_size,
         modality=predictor.modality.name,
@@ -154,7 +200,9 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor):
         max_tubes=config.data.max_tubes,
         num_threads=config.data.threads,
     )
-    return tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
+    batches = tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
+    # Small shares end with batches that only make their number the same everywhere.
+    return (batch for batch in batches if batch["example_mask"].any())
 
 
 def evaluation_keyframes(

@@ -6,8 +6,10 @@ For the programs, which alone see the configuration; the library takes arguments
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from etils import epath
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from configs import common
@@ -19,6 +21,7 @@ from step_jax.annotations.ava_time import FPS
 from step_jax.detected_keyframes import KeyframeLimits
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits
+from step_jax.evaluation_shards import digest
 from step_jax.inference import Predictor
 from step_jax.linking import LinkOptions, check_options
 from step_jax.metrics.ava import evaluation as ava_evaluation
@@ -220,3 +223,25 @@ def read_annotations(config: ConfigDict) -> Annotations:
         )
     annotations = read_native(config.data.annotations)
     return select_videos(annotations, config.data.eval_videos, split=config.data.eval_split)
+
+
+def identity(config: ConfigDict, predictor: Predictor) -> dict[str, Any]:
+    """What the result of an evaluation depends on, by key; `eval.batch_size` is not among it."""
+    told = traverse_util.flatten_dict({"eval": config.eval.to_dict()}, sep=".")
+    del told["eval.batch_size"]
+    for key in ("eval_split", "eval_videos", "ava_version", "max_tubes"):
+        told[f"data.{key}"] = config.data[key]
+    return told | {
+        "records": records.load_info(records_folder(config)).digest,
+        "annotations": digest(*annotation_files(config)),
+        "checkpoint": predictor.step,
+        "parameters": digest(predictor.variables),
+    }
+
+
+def annotation_files(config: ConfigDict) -> list[epath.PathLike]:
+    """Those that the evaluation reads."""
+    if not config.data.ava_version:
+        return [config.data.annotations]
+    files, split = ava_folder(config), config.data.eval_split
+    return [files.labels_path(split), files.exclusions_path(split), files.label_map_path()]

@@ -171,7 +171,8 @@ def eval_batches(
     The arguments are those of `train_batches`, and `stride`, the step of the grid
     (`clips.window_starts`), and `videos`, a glob over their ids that limits it ("": all).
     With `keyframes` the grid is theirs, and there are no tubes where they name no people.
-    All processes yield the same number of batches, the last of them padded.
+    All processes yield the same number of batches, the last of them padded; where there are more
+    processes than records, some yield nothing else.
 
     Yields what `train_batches` does, and
       example_mask: bool [B], False for padding.
@@ -197,8 +198,7 @@ def eval_batches(
         augment=Augment(),
         joined=joined,
     )
-    share = process_share(source.index.num_records, process_index, process_count)
-    owned = _owning_records(plan, source.shards, share)
+    owned = _owning_records(plan, source.shards, plan.share(process_index, process_count))
     dataset = owned.map(make.decode_record, num_parallel_calls=_threads(num_threads))
     dataset = dataset.flat_map(make.split_windows).batch(batch_size).prefetch(prefetch)
 
@@ -207,7 +207,7 @@ def eval_batches(
         return _find_culprit(owned, make.decode_record, source)
 
     batches = _iterate(dataset.with_options(_options(num_threads)), find_culprit)
-    num_batches = _num_batches(plan, source.index, batch_size, process_count)
+    num_batches = _num_batches(plan, batch_size, process_count)
     empty = _empty_batch(dataset.element_spec)
     return _pad_batches(batches, empty, source.index, batch_size, num_batches)
 
@@ -232,7 +232,7 @@ def num_eval_batches(
         info = records.load_info(records_dir)
         options = {"clip_frames": clip_frames, "videos": videos, "where": records_dir}
         plan = keyframe_windows(keyframes, index, info, **options).plan
-    return _num_batches(plan, index, batch_size, process_count)
+    return _num_batches(plan, batch_size, process_count)
 
 
 def _grid(index: RecordsIndex, *, clip_frames: int, stride: int, videos: str) -> np.ndarray:
@@ -243,11 +243,9 @@ def _grid(index: RecordsIndex, *, clip_frames: int, stride: int, videos: str) ->
     return grid & np.repeat(matching(index.video_ids, videos), index.num_frames)
 
 
-def _num_batches(plan: GridPlan, index: RecordsIndex, batch_size: int, process_count: int) -> int:
+def _num_batches(plan: GridPlan, batch_size: int, process_count: int) -> int:
     """Of the process that has most windows; the others are padded to as many."""
-    shares = (
-        process_share(index.num_records, each, process_count) for each in range(process_count)
-    )
+    shares = (plan.share(each, process_count) for each in range(process_count))
     return max(-(-plan.num_windows(share) // batch_size) for share in shares)
 
 
@@ -370,7 +368,9 @@ def _owning_records(plan: GridPlan, shards: list[tuple[str, int]], share: range)
         numbers = tf.data.Dataset.from_tensor_slices(tf.unique(piece).y)
         return numbers.map(lambda number: (record, data, tf.boolean_mask(own, piece == number)))
 
-    return read_records(shards, share).filter(lambda record, _: count[record] > 0).flat_map(pieces)
+    some = share or range(1)  # a share may be without records
+    owning = read_records(shards, some).filter(lambda record, _: count[record] > 0)
+    return owning.take(len(share)).flat_map(pieces)
 
 
 def _check_min_target_frames(value: int | None, clip_frames: int) -> int:

@@ -155,6 +155,21 @@ class GridPlan:
         starts = (flat - index.video_offset[video]).astype(np.int32)
         return cls(starts, *clips.core_counts(index, grid))
 
+    def share(self, process_index: int, process_count: int) -> range:
+        """The records of one process: consecutive, with as many windows as others', or nearly.
+
+        Without any where there are more processes than records. Raises InputError for an index that
+        is not below the count.
+        """
+        if not 0 <= process_index < process_count:
+            raise InputError(
+                f"process {process_index} of {process_count}; expected 0 <= index < count"
+            )
+        before = np.cumsum(self.count) - self.count  # windows of the records before each
+        bounds = -(-len(self.starts) * np.arange(1, process_count) // process_count)
+        records = [0, *np.searchsorted(before, bounds).tolist(), len(self.count)]
+        return range(records[process_index], records[process_index + 1])
+
     def num_windows(self, share: range) -> int:
         """Windows of some of the records."""
         return int(self.count[share.start : share.stop].sum())

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import tiny_run
+from square_predictors import FollowingPredictor, KeyframePredictor, tubes_config
 
 import evaluate
 import evaluation_config
@@ -17,10 +18,8 @@ from step_jax import evaluations, run_folder
 from step_jax.checkpoint import Checkpoints
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
-from step_jax.inference import Tubelets
 from step_jax.linking import LinkOptions
 from step_jax.metrics.ucf101_24.protocol import Protocol
-from step_jax.modality import RGB
 from step_jax.train_state import create_train_state
 from step_jax.trimming import TrimOptions
 from step_jax.tube_table import read_tubes
@@ -128,31 +127,6 @@ def test_again_from_the_table(run_program, evaluated_run, tmp_path):
 # --- a detector of keyframes ----------------------------------------------------------------------
 
 
-class KeyframePredictor:
-    """Sees the bright square in the frame in the middle of what it is given, and where it goes.
-
-    Its target clips are one feature frame of four frames long, which all get that one's box.
-    """
-
-    classes, step, num_steps = tiny_run.CLASSES, 1, 1
-    clip_frames, input_frames, image_size = 4, 4, tiny_run.SIDE
-    modality = RGB
-
-    def __call__(self, clips):
-        boxes = np.stack([[square(frame) for frame in clip[::2]] for clip in clips])
-        goes_left = boxes[:, 0, 0] > boxes[:, 1, 0]
-        scores = np.where(goes_left[:, None, None], [[[0.9, 0.2]]], [[[0.2, 0.9]]])
-        tubes = np.repeat(boxes[:, None, None, 1:], 4, axis=3) / tiny_run.SIDE
-        return [Tubelets(scores.astype(np.float32), tubes.astype(np.float32), None)]
-
-
-def square(frame):
-    rows, columns = np.nonzero(frame[..., 0] > 150)
-    if not len(rows):
-        return [0, 0, 0, 0]  # the padding of a batch
-    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
 def test_middle_frames_are_compared_with_the_ground_truth_of_their_own(squares, tmp_path):
     """The square moves by a ninth of its width a frame, so that one frame off is a miss."""
     config = tiny_run.config(
@@ -181,26 +155,6 @@ def test_frames_that_are_not_known_are_noticed_before_the_work(squares, tmp_path
 
 
 # --- a detector whose tubes are asked for ---------------------------------------------------------
-
-
-class FollowingPredictor(KeyframePredictor):
-    """Sees the bright square in each frame; its first step is half as sure and a little off."""
-
-    num_steps = 2
-
-    def __call__(self, clips):
-        boxes = np.array([[square(frame) for frame in clip] for clip in clips], np.float32)
-        goes_left = boxes[:, 0, 0] > boxes[:, 1, 0]
-        scores = np.where(goes_left[:, None, None], [[[0.9, 0.2]]], [[[0.2, 0.9]]])
-        tubes = boxes[:, None, None] / tiny_run.SIDE
-        first = Tubelets((scores / 2).astype(np.float32), tubes + np.float32(0.1), None)
-        return [first, Tubelets(scores.astype(np.float32), tubes, None)]
-
-
-def tubes_config(squares, **changes):
-    """Windows of 4 frames at stride 1 of videos of 9 and 5 frames."""
-    values = {"eval__tubes": True, "eval__stride": 1, "eval__link__min_frames": 5, **changes}
-    return tiny_run.config(squares, **values)
 
 
 def test_tubes_and_the_papers_table(squares, tmp_path, capsys):

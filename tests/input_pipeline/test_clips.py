@@ -148,6 +148,22 @@ def test_every_window_belongs_to_one_record(core_frames, stride):
     assert plan.num_windows(range(index.num_records)) == len(expected)
 
 
+@pytest.mark.parametrize("process_count", [1, 2, 3, 4, 6, 20])
+def test_shares_of_a_grid_have_as_many_windows_or_nearly(process_count):
+    """Also where most records have none, as those of videos that were not chosen."""
+    index = make_index(lengths=[25, 4, 12, 30], runs=[])
+    chosen = np.repeat([False, False, True, True], index.num_frames)
+    plan = plans.GridPlan.of(index, clips.grid_windows(index, clip_frames=6, stride=2) & chosen)
+    shares = [plan.share(number, process_count) for number in range(process_count)]
+    assert [record for share in shares for record in share] == list(range(index.num_records))
+    windows = [plan.num_windows(share) for share in shares]
+    assert sum(windows) == len(plan.starts)
+    assert max(windows) < len(plan.starts) / process_count + plan.count.max()
+    for wrong in (-1, process_count):
+        with pytest.raises(InputError, match=f"process {wrong} of {process_count}; expected 0 <="):
+            plan.share(wrong, process_count)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_process_shares_partition_the_records(count):
     shares = [plans.process_share(7, index, count) for index in range(count)]

@@ -1,0 +1,279 @@
+"""One evaluation of a checkpoint as shares of its windows, by several jobs or processes.
+
+They work in any order and at any time, and may be killed and started again at any moment. In the
+folder of the evaluation there is, until the shares are merged,
+
+    shards/evaluation.json            what is evaluated; a job that wants another ends with an error
+    shards/I-of-N/detections.parquet  and tubelets.parquet where they are wanted
+    shards/I-of-N/share.json          written last: the share is complete
+    shards/merging-*-of-N/            the results, which become the evaluation's one by one
+
+Whoever finds all shares complete merges them. Nothing appears half written, and what is written
+twice is the same both times, so that jobs that do the same do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from step_jax import evaluations
+from step_jax.detections import merge_detections
+from step_jax.errors import InputError
+from step_jax.files import not_written, write_json
+from step_jax.tubelet_writer import merge_tubelets
+
+FOLDER = "shards"
+TABLE = "detections.parquet"
+TUBELETS = "tubelets.parquet"
+_SHARE = "share.json"
+_EVALUATION = "evaluation.json"
+_LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """One of `count` shares of the windows; `number` counts from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Of "I/N". Raises InputError for anything else."""
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+        share = cls(*map(int, found.groups())) if found else None
+        if share is None or not 1 <= share.number <= share.count:
+            raise InputError(f"--shard {text!r}: expected I/N with 1 <= I <= N, such as 1/8")
+        return share
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+WHOLE = Share()
+
+
+class Shards:
+    """The shares of one evaluation.
+
+    Args:
+      folder: of the evaluation, see `evaluations.folder`; it is made.
+      count: of the shares.
+      identity: what the result depends on, by key, JSON-ready; see `digest` for large things.
+    """
+
+    def __init__(self, folder: epath.PathLike, *, count: int, identity: Mapping[str, Any]):
+        self.folder = pathlib.Path(folder)
+        self.count = count
+        self.identity = json.loads(json.dumps(identity))  # tuples become lists, as on disk
+        self._folder = self.folder / FOLDER
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(self.folder, error) from error
+        self._metrics_before = self._stamp()
+
+    def join(self) -> None:
+        """To be called before the work on a share, by jobs that know nothing of one another.
+
+        Raises InputError where the folder's shares, or its result, are of another evaluation.
+        """
+        result = _read(self.folder / evaluations.METRICS)
+        if result is not None:
+            self._check_same(result.get("identity", {}), self.folder)
+            remove_leftovers(self.folder)
+            return
+        told = _read(self._folder / _EVALUATION)
+        if told is None:
+            told = {"count": self.count, "identity": self.identity}
+            write_json(self._folder / _EVALUATION, told)
+        if told["count"] != self.count:
+            raise InputError(
+                f"{self._folder}: holds shares of {told['count']}, this is one of {self.count}; "
+                "give all jobs the same N, or delete that folder to begin again"
+            )
+        self._check_same(told["identity"], self._folder)
+
+    @contextlib.contextmanager
+    def work(self, share: Share) -> Iterator[pathlib.Path]:
+        """Yields the folder for a share's tables; it does not count as complete until `finish`."""
+        folder = self._folder_of(share.number)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _SHARE).unlink(missing_ok=True)
+        except OSError as error:
+            raise not_written(folder, error) from error
+        try:
+            yield folder
+        except BaseException:
+            with contextlib.suppress(OSError):  # they are not empty: somebody works there
+                folder.rmdir()
+                self._folder.rmdir()
+            raise
+
+    def finish(self, share: Share, told: Mapping[str, Any]) -> None:
+        """The share is complete; `told` is what the merging wants to know of it, JSON-ready."""
+        write_json(self._folder_of(share.number) / _SHARE, {**told, "identity": self.identity})
+
+    def is_complete(self, share: Share) -> bool:
+        return (self._folder_of(share.number) / _SHARE).exists()
+
+    def missing(self) -> list[int]:
+        """The shares that are not complete, by number."""
+        numbers = range(1, self.count + 1)
+        return [number for number in numbers if not self.is_complete(Share(number, self.count))]
+
+    def result(self) -> dict[str, Any] | None:
+        """The metrics of this evaluation, if it is complete."""
+        metrics = _read(self.folder / evaluations.METRICS)
+        return metrics if metrics and metrics.get("identity") == self.identity else None
+
+    def told(self) -> list[dict[str, Any]]:
+        """What `finish` was told of each share. Raises InputError where one is missing or other."""
+        found = []
+        for number in range(1, self.count + 1):
+            path = self._folder_of(number) / _SHARE
+            told = _read(path)
+            if told is None:
+                raise InputError(f"{path}: missing; evaluate that share first")
+            self._check_same(told.pop("identity"), path.parent)
+            found.append(told)
+        return found
+
+    @contextlib.contextmanager
+    def unless_merged(self) -> Iterator[None]:
+        """Around work on the shares: where another job took them away no error is one.
+
+        It has come to the result meanwhile.
+        """
+        try:
+            yield
+        except (InputError, OSError):
+            if self._stamp() == self._metrics_before or self.result() is None:
+                raise
+
+    @contextlib.contextmanager
+    def merging(self) -> Iterator[pathlib.Path]:
+        """Yields a folder with the merged tables, for everything that is made of them.
+
+        When the block ends without an error all files of that folder are the evaluation's, the
+        metrics last, and the shares are gone. Others wait meanwhile; they find the shares gone
+        when their turn comes.
+
+        Raises InputError where a share is missing or of another evaluation.
+        """
+        with _alone(self._folder / _LOCK):
+            self.told()
+            name = tempfile.mkdtemp(prefix="merging-", suffix=f"-of-{self.count}", dir=self._folder)
+            folder = pathlib.Path(name)
+            self._merge_tables(folder)
+            yield folder
+            names = sorted(path.name for path in folder.iterdir())
+            for name in sorted(names, key=lambda name: name == evaluations.METRICS):
+                os.replace(folder / name, self.folder / name)
+            self._remove()
+
+    def _stamp(self) -> tuple[int, int] | None:
+        """What tells one version of the metrics from another."""
+        try:
+            told = (self.folder / evaluations.METRICS).stat()
+        except FileNotFoundError:
+            return None
+        return told.st_ino, told.st_mtime_ns
+
+    def _merge_tables(self, output: pathlib.Path) -> None:
+        folders = [self._folder_of(number) for number in range(1, self.count + 1)]
+        merge_detections([folder / TABLE for folder in folders], output / TABLE)
+        # A share without a window has none: how many boxes a tubelet has was not known there.
+        tubelets = [folder / TUBELETS for folder in folders if (folder / TUBELETS).exists()]
+        if tubelets:
+            merge_tubelets(tubelets, output / TUBELETS)
+
+    def _remove(self) -> None:
+        """The shares; those of another number, which somebody else works at, stay."""
+        for path in self._folder.glob(f"*-of-{self.count}"):
+            shutil.rmtree(path, ignore_errors=True)
+        if not any(self._folder.glob("*-of-*")):
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _folder_of(self, number: int) -> pathlib.Path:
+        return self._folder / f"{number}-of-{self.count}"
+
+    def _check_same(self, found: Mapping[str, Any], where: pathlib.Path) -> None:
+        if not found:
+            raise InputError(
+                f"{where}: does not say of which evaluation it is; delete that folder to begin "
+                "again"
+            )
+        different = [
+            f"{key} was {found.get(key, 'absent')}, is {self.identity.get(key, 'absent')}"
+            for key in sorted(found.keys() | self.identity.keys())
+            if key not in found or key not in self.identity or found[key] != self.identity[key]
+        ]
+        if different:
+            raise InputError(
+                f"{where}: of another evaluation ({'; '.join(different)}); give all jobs the same "
+                "configuration, or delete that folder to begin again"
+            )
+
+
+def remove_leftovers(folder: epath.PathLike) -> None:
+    """Of a job that was killed when all was done but this."""
+    folder = pathlib.Path(folder)
+    shared, result = _read(folder / FOLDER / _EVALUATION), _read(folder / evaluations.METRICS)
+    if shared and result and shared["identity"] == result.get("identity"):
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def digest(*parts: Any) -> str:
+    """16 letters that differ where files or trees of arrays differ.
+
+    Args:
+      parts: paths, whose bytes count, and pytrees of arrays.
+    """
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, (str, os.PathLike)):
+            with open(part, "rb") as file:
+                for block in iter(lambda: file.read(1 << 20), b""):
+                    state.update(block)
+            continue
+        for path, leaf in jax.tree_util.tree_leaves_with_path(part):
+            array = np.ascontiguousarray(leaf)
+            state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            state.update(array.tobytes())
+    return state.hexdigest()[:16]
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+    """A JSON file, None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); delete {path.parent}") from error
+
+
+@contextlib.contextmanager
+def _alone(lock: pathlib.Path) -> Iterator[None]:
+    """Waits for others. Where the file system has no locks both do the same work, to no harm."""
+    with open(lock, "w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
