@@ -6,6 +6,7 @@ was interrupted, with the same result as if it had not been.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -50,6 +51,7 @@ from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
 from step_jax.train_step import make_train_step
 from step_jax.training_log import TrainingLog
+from step_jax.visualize.at_end import drawing_summary
 
 
 def define_flags() -> None:
@@ -66,7 +68,7 @@ def main() -> int:
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the run, made if missing")
     compilation_cache.keep_programs(options.compilation_cache)
-    startup = Startup(import_seconds=process_seconds())
+    startup = Startup(import_seconds=process_seconds(), command=sys.argv)
     profile = profiling.parse(options.profile)
     workdir = epath.Path(options.workdir)
     return train(options.config, workdir, startup=startup, profile=profile)
@@ -180,7 +182,8 @@ def train_until(
             stop.run_interruptibly(lambda: evaluate_now(step))
 
     trace = profiling.Profile(traced, workdir / profiling.FOLDER, wait=log.flush)
-    with trace:
+    page = drawing_summary(workdir, wanted=config.train.summary)
+    with page, log, trace:
         stop.begin()
         step, stopping = start, stop.requested
         if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
@@ -199,8 +202,6 @@ def train_until(
             if not stopping and is_evaluation_due(config, step):
                 evaluate_unless_stopped(step)
                 stopping = stop.requested
-    log.finish()
-    log.close()
     checkpoints.close()
     if stopping:
         saved = f"saved checkpoint {step}" if step else "nothing to save yet"

@@ -106,16 +106,12 @@ def training_phases(arguments: argparse.Namespace) -> list[Phase]:
         *([f"--config.train.steps={arguments.steps}"] if arguments.steps else []),
     )
     evaluate = program("evaluate.py", f"--workdir={arguments.workdir / 'train'}")
-    curves = module(
-        "step_jax.visualize.curves",
-        "--workdir", arguments.workdir / "train",
-        "--output", arguments.workdir,
-    )  # fmt: skip
-    run = arguments.workdir / "train"
+    run, page = arguments.workdir / "train", arguments.workdir / "training.png"
+    draw = module("step_jax.visualize.training", "--workdir", run, "--output", page)
     return [
         Phase("train", train, run / run_folder.FINISHED),
         Phase("evaluate", evaluate, run / evaluations.FOLDER),
-        Phase("curves", curves, arguments.workdir / "losses.png"),
+        Phase("page", draw, page),
     ]
 
 

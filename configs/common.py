@@ -131,6 +131,7 @@ def train() -> dict:
         "checkpoint_every_steps": 1_000,
         "keep_checkpoints": 2,  # the latest; the best one is kept beside them
         "eval_every_steps": 0,  # 0: only at the end, by `evaluate.py`
+        "summary": True,  # draw summary.png, a page of the run, whenever training stops
     }
 
 

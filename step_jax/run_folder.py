@@ -28,6 +28,7 @@ _FREE_KEYS = (
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
     "train.eval_every_steps",
+    "train.summary",
     "eval.",
 )
 # Keys that are younger than some runs, with what those did.
@@ -36,6 +37,7 @@ _YOUNGER_KEYS = {
     "data.flow_frames": 5,
     "data.ava_version": "",
     "train.accumulate": 1,
+    "train.summary": False,
 }
 
 

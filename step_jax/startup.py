@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shlex
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,9 +23,11 @@ class Startup:
 
     Args:
       import_seconds: what the process did before, "import": see `process_seconds`.
+      command: that started it, for the log.
     """
 
-    def __init__(self, *, import_seconds: float | None = None):
+    def __init__(self, *, import_seconds: float | None = None, command: Sequence[str] = ()):
+        self._command = shlex.join(command)
         self.seconds: dict[str, float] = {}
         if import_seconds is not None:
             self.seconds["import"] = import_seconds
@@ -63,6 +67,7 @@ class Startup:
             "device": jax.devices()[0].device_kind,
             "processes": jax.process_count(),
             "jax": jax.__version__,
+            "command": self._command,
         }
 
     def text(self) -> str:

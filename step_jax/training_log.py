@@ -139,6 +139,18 @@ class TrainingLog:
         if self._count:
             self._report()
 
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Reports what is left, and ends; after an error without looking at the step in flight."""
+        if kind is not None:
+            self._pending = None
+        try:
+            self.finish()
+        finally:
+            self.close()
+
     def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Other numbers of a step, an evaluation's say, for TensorBoard."""
         if self._writes:

@@ -269,8 +269,10 @@ def evaluated(monkeypatch, squares):
 
 
 def test_evaluates_when_due_and_keeps_the_best(squares, cheap, evaluated, tmp_path):
-    config = tiny_run.config(squares, train__eval_every_steps=4, train__steps=10)
+    changes = {"train__eval_every_steps": 4, "train__steps": 10, "train__summary": True}
+    config = tiny_run.config(squares, **changes)
     assert train.train(config, tmp_path) == 0
+    assert (tmp_path / "summary.png").exists()
     assert evaluated.steps == [4, 8, 10]
     # Checkpoints at 3, 4, 6, 8, 9, 10: the two latest and the best.
     assert sorted(map(int, os.listdir(tmp_path / "checkpoints"))) == [4, 9, 10]

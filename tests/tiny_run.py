@@ -64,6 +64,7 @@ OVERRIDES = {
     "train.log_every_steps": 1,
     "train.checkpoint_every_steps": 3,
     "train.eval_every_steps": 0,
+    "train.summary": False,
     "eval.batch_size": 4,
     "eval.stride": 2,
 }

@@ -1,1 +1,1 @@
-"""Pictures of what a detector does: drawn frames, the refinement montage, training curves."""
+"""Pictures of what a detector does: drawn frames, the refinement montage, trainings on a page."""
