@@ -344,6 +344,7 @@ def training_batches(
         process_count=jax.process_count(),
         shuffle_records=data.shuffle_records,
         num_threads=data.threads,
+        max_damaged=data.max_damaged,
     )
 
 

@@ -43,6 +43,8 @@ def data() -> dict:
         "background": "keep",  # "keep" | "skip" training windows without an annotated tube
         "shuffle_records": 1024,  # records held in the shuffle buffer; of AVA keyframes
         "threads": 0,  # of the input pipeline; 0 lets tf.data choose
+        # Damaged records of a process that are skipped and counted; at one more it stops.
+        "max_damaged": 0,
     }
 
 

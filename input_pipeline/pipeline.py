@@ -16,9 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import clips, records
+from input_pipeline import careful, clips, records
 from input_pipeline.augment import Augment
+from input_pipeline.careful import Batch
 from input_pipeline.clips import WindowShape
+from input_pipeline.damage import Batches, Damage, say
+from input_pipeline.examination import Examination
+from input_pipeline.identity import Identity
 from input_pipeline.keyframes import (
     KeyframeLabels,
     PeopleOfWindows,
@@ -32,8 +36,9 @@ from input_pipeline.plans import (
     GridPlan,
     process_share,
 )
-from input_pipeline.reading import FILES_AT_ONCE, find_damaged, read_records
+from input_pipeline.reading import FILES_AT_ONCE, read_records
 from input_pipeline.records import RecordsIndex, RecordsInfo
+from input_pipeline.salvage import Salvage
 from input_pipeline.windows import WindowMaker
 from step_jax.annotations.selection import matching
 from step_jax.errors import InputError
@@ -44,8 +49,6 @@ SHUFFLE_BYTES = 256 << 20  # the most memory that the shuffle buffer takes
 KEYFRAME_SHUFFLE_BYTES = 1 << 30
 MAX_SPREAD = 60  # frames between the first windows of a record that are decoded together
 MOVIES_AT_ONCE = 16  # files read in turn where each is a movie: the shuffle buffer mixes them
-
-Batch = dict[str, np.ndarray]
 
 
 def train_batches(
@@ -70,7 +73,9 @@ def train_batches(
     shuffle_records: int = 1024,
     num_threads: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+    max_damaged: int = 0,
+    tell: Callable[[str], object] = say,
+) -> Batches:
     """An endless stream of training batches.
 
     Args:
@@ -94,6 +99,9 @@ def train_batches(
         and 1 GiB.
       num_threads: of decoding; 0 takes one a core.
       prefetch: batches made ahead.
+      max_damaged: damaged records, more than which are an error; windows that cannot be made of the
+        others are blanks: all zeros. Each process counts those that it meets.
+      tell: gets a line for each of them when it is first met.
 
     Yields dicts with
       clips: uint8 [B, T, S, S, channels]: RGB, then (x, y, magnitude) of the flow images.
@@ -102,12 +110,14 @@ def train_batches(
       labels: float32 [B, G, C] multi-hot, zeros in padding.
       tube_mask: bool [B, G], the tubes that are present in the target clip. Others may have boxes,
         in the frames around it or in too few of its frames; they have labels too.
+      example_mask: bool [B], False for blanks.
+    Its attribute `skipped` lists the windows in whose place there were blanks.
 
     Raises InputError, at once where the records or the options are wrong, or while iterating for a
     record that cannot be read.
     """
     window, kind = WindowShape(clip_frames, input_frames), Modality(modality, flow_frames)
-    source = _Source.open(records_dir, split, window, kind, keyframes)
+    source = _Source.open(records_dir, split, window, kind, keyframes, max_damaged=max_damaged)
     share = process_share(source.index.num_records, process_index, process_count)
     min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
     if keyframes is None:
@@ -132,18 +142,24 @@ def train_batches(
     )
     buffer = min(shuffle_records, _most_windows(plan, source.record_bytes), plan.num_drawn)
 
-    def drawn(step: int) -> tf.data.Dataset:
-        position = step * batch_size
-        return _drawn_records(plan, source.shards, position=position, shuffle_buffer=max(1, buffer))
+    threads, damage = _threads(num_threads), source.damage(max_damaged, tell)
 
-    dataset = drawn(start_step).map(make.train_window, num_parallel_calls=_threads(num_threads))
-    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(prefetch)
+    def drawn(step: int, salvage: Salvage | None = None) -> tf.data.Dataset:
+        files = {"shuffle_buffer": max(1, buffer), "salvage": salvage}
+        return _drawn_records(plan, source.shards, position=step * batch_size, **files)
 
-    def find_culprit(num_done: int) -> str:
-        failed = drawn(start_step + num_done).take(batch_size)
-        return _find_culprit(failed, make.train_window, source)
+    def batched(windows: tf.data.Dataset) -> tf.data.Dataset:
+        batches = windows.batch(batch_size, drop_remainder=True).prefetch(prefetch)
+        return batches.with_options(_options(num_threads))
 
-    return _iterate(dataset.with_options(_options(num_threads)), find_culprit)
+    windows = drawn(start_step).map(make.train_window, num_parallel_calls=threads)
+
+    def guarded(num_done: int) -> tf.data.Dataset:
+        elements = drawn(start_step + num_done, damage.salvage)
+        return batched(careful.train_windows(elements, make, windows.element_spec, threads=threads))
+
+    batches = careful.iterate(batched(windows), guarded, damage, where=source.where)
+    return Batches(_without(batches, "record", "start"), damage)
 
 
 def eval_batches(
@@ -165,7 +181,9 @@ def eval_batches(
     process_count: int = 1,
     num_threads: int = 0,
     prefetch: int = 2,
-) -> Iterator[Batch]:
+    max_damaged: int = 0,
+    tell: Callable[[str], object] = say,
+) -> Batches:
     """Every window of the split's grid once, in a fixed order.
 
     The arguments are those of `train_batches`, and `stride`, the step of the grid
@@ -175,12 +193,12 @@ def eval_batches(
     processes than records, some yield nothing else.
 
     Yields what `train_batches` does, and
-      example_mask: bool [B], False for padding.
+      example_mask: bool [B], False for padding and for blanks, whose window the others tell.
       video: str [B]; start, num_frames, width, height: int32 [B], the window's first frame and
         its video's length and frame size in the annotation.
     """
     window, kind = WindowShape(clip_frames, input_frames), Modality(modality, flow_frames)
-    source = _Source.open(records_dir, split, window, kind, keyframes)
+    source = _Source.open(records_dir, split, window, kind, keyframes, max_damaged=max_damaged)
     min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
     if keyframes is None:
         table = clips.window_table(source.index, window, min_target_frames=min_target_frames)
@@ -198,18 +216,26 @@ def eval_batches(
         augment=Augment(),
         joined=joined,
     )
-    owned = _owning_records(plan, source.shards, plan.share(process_index, process_count))
-    dataset = owned.map(make.decode_record, num_parallel_calls=_threads(num_threads))
-    dataset = dataset.flat_map(make.split_windows).batch(batch_size).prefetch(prefetch)
+    share = plan.share(process_index, process_count)
+    threads, damage = _threads(num_threads), source.damage(max_damaged, tell)
+    decoded = _owning_records(plan, source.shards, share).map(
+        make.decode_record, num_parallel_calls=threads
+    )
+    windows = decoded.flat_map(make.split_windows)
 
-    def find_culprit(num_done: int) -> str:
-        del num_done  # windows, not records: look from the beginning
-        return _find_culprit(owned, make.decode_record, source)
+    def batched(windows: tf.data.Dataset) -> tf.data.Dataset:
+        return windows.batch(batch_size).prefetch(prefetch).with_options(_options(num_threads))
 
-    batches = _iterate(dataset.with_options(_options(num_threads)), find_culprit)
+    def guarded(num_done: int) -> tf.data.Dataset:
+        owned = _owning_records(plan, source.shards, share, salvage=damage.salvage)
+        left = careful.without_first(owned, num_done * batch_size)
+        specs = windows.element_spec, decoded.element_spec
+        return batched(careful.eval_windows(left, make, *specs, threads=threads))
+
+    batches = careful.iterate(batched(windows), guarded, damage, where=source.where)
     num_batches = _num_batches(plan, batch_size, process_count)
-    empty = _empty_batch(dataset.element_spec)
-    return _pad_batches(batches, empty, source.index, batch_size, num_batches)
+    empty = _empty_batch(windows.element_spec)
+    return Batches(_pad_batches(batches, empty, source.index, batch_size, num_batches), damage)
 
 
 def num_eval_batches(
@@ -271,6 +297,8 @@ class _Source:
         window: WindowShape,
         modality: Modality,
         keyframes: KeyframeLabels | None,
+        *,
+        max_damaged: int,
     ) -> _Source:
         info = records.load_info(records_dir)
         check_kind(info, records_dir, joins_labels=keyframes is not None)
@@ -279,7 +307,7 @@ class _Source:
         if keyframes is None:
             window.check_halo(info, records_dir)
         record_bytes = max(1, info.splits[split].num_bytes // index.num_records)
-        shards = records.shard_paths(records_dir, split)
+        shards = records.shard_paths(records_dir, split, allow_missing=max_damaged > 0)
         return cls(os.fspath(records_dir), info, index, shards, window, record_bytes)
 
     def keyframe_grid(self, keyframes: KeyframeLabels, *, videos: str = "") -> GridPlan:
@@ -302,7 +330,22 @@ class _Source:
             joined=joined,
             # Of the target clip AVA annotates the keyframe.
             min_target_frames=min_target_frames if joined is None else 1,
+            identity=self.identity,
             **options,
+        )
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.index, self.info)
+
+    def damage(self, max_damaged: int, tell: Callable[[str], object]) -> Damage:
+        """An account of their damage."""
+        return Damage(
+            index=self.index,
+            shards=self.shards,
+            examination=Examination(self.info, self.identity),
+            max_damaged=max_damaged,
+            tell=tell,
         )
 
 
@@ -312,6 +355,7 @@ def _drawn_records(
     *,
     position: int,
     shuffle_buffer: int,
+    salvage: Salvage | None = None,
 ) -> tf.data.Dataset:
     """(record, bytes, start, seed [2]) of all epochs one after the other, from a position on.
 
@@ -335,7 +379,7 @@ def _drawn_records(
 
         files = {"file_seed": draw.file_seed, "files_at_once": files_at_once}
         return (
-            read_records(shards, plan.share, **files)
+            read_records(shards, plan.share, salvage=salvage, **files)
             .filter(lambda record, data: count[record] > 0)
             .flat_map(windows)
             .shuffle(shuffle_buffer, seed=draw.shuffle_seed, reshuffle_each_iteration=False)
@@ -358,7 +402,9 @@ def _most_windows(plan: EpochPlan | EveryWindowPlan, record_bytes: int) -> int:
     return int(most / (records_a_window * record_bytes))
 
 
-def _owning_records(plan: GridPlan, shards: list[tuple[str, int]], share: range) -> tf.data.Dataset:
+def _owning_records(
+    plan: GridPlan, shards: list[tuple[str, int]], share: range, *, salvage: Salvage | None = None
+) -> tf.data.Dataset:
     """(record, bytes, starts [n]) of the records that own windows, MAX_SPREAD of them at a time."""
     starts, first, count = map(tf.constant, (plan.starts, plan.first, plan.count))
 
@@ -368,9 +414,9 @@ def _owning_records(plan: GridPlan, shards: list[tuple[str, int]], share: range)
         numbers = tf.data.Dataset.from_tensor_slices(tf.unique(piece).y)
         return numbers.map(lambda number: (record, data, tf.boolean_mask(own, piece == number)))
 
-    some = share or range(1)  # a share may be without records
-    owning = read_records(shards, some).filter(lambda record, _: count[record] > 0)
-    return owning.take(len(share)).flat_map(pieces)
+    held = read_records(shards, share or range(1), salvage=salvage)
+    owning = held.filter(lambda record, _: count[record] > 0)
+    return (owning if share else owning.take(0)).flat_map(pieces)  # a share may have no records
 
 
 def _check_min_target_frames(value: int | None, clip_frames: int) -> int:
@@ -396,36 +442,17 @@ def _options(num_threads: int) -> tf.data.Options:
 # --- handing out ----------------------------------------------------------------------------------
 
 
-def _iterate(dataset: tf.data.Dataset, find_culprit: Callable[[int], str]) -> Iterator[Batch]:
-    """The batches as numpy; an error of a record becomes an InputError that names it."""
-    num_done = 0
-    try:
-        for batch in dataset.as_numpy_iterator():
-            yield batch
-            num_done += 1
-    except tf.errors.OpError as error:
-        reason = (error.message or type(error).__name__).splitlines()[0]
-        raise InputError(f"{find_culprit(num_done)}: {reason}; build the records again") from error
-
-
-def _find_culprit(elements: tf.data.Dataset, make: Callable, source: _Source) -> str:
-    """Which of some records cannot be read: reads them again, one by one."""
-    try:
-        for record, *rest in elements:
-            try:
-                make(record, *rest)
-            except tf.errors.OpError:
-                return source.index.record_name(int(record))
-    except tf.errors.OpError:
-        pass  # not a picture but a whole file
-    return find_damaged(source.shards) or "the records"
+def _without(batches: Iterator[Batch], *names: str) -> Iterator[Batch]:
+    for batch in batches:
+        yield {name: value for name, value in batch.items() if name not in names}
 
 
 def _empty_batch(spec: dict[str, tf.TensorSpec]) -> Batch:
+    """Of no windows; spec: of one."""
     return {
-        name: np.zeros((0, *tensor.shape[1:]), tensor.dtype.as_numpy_dtype)
+        name: np.zeros((0, *tensor.shape), tensor.dtype.as_numpy_dtype)
         for name, tensor in spec.items()
-    }
+    } | {"example_mask": np.zeros(0, bool)}
 
 
 def _pad_batches(
@@ -434,12 +461,10 @@ def _pad_batches(
     """Fills the last batch, adds empty ones up to `num_batches`, and looks up the videos."""
     for _ in range(num_batches):
         batch = next(batches, empty)
-        num_real = len(batch["start"])
-        if num_real < batch_size:
+        if len(batch["start"]) < batch_size:
             batch = {name: _pad(value, batch_size) for name, value in batch.items()}
         video = index.record_video[batch.pop("record")]
         yield batch | {
-            "example_mask": np.arange(batch_size) < num_real,
             "video": index.video_ids[video],
             "num_frames": index.num_frames[video],
             "width": index.width[video],

@@ -14,22 +14,23 @@ def frame_size(jpegs: tf.Tensor) -> tf.Tensor:
     return tf.io.extract_jpeg_shape(jpegs[0])[:2]
 
 
-def decode_crop(jpegs: tf.Tensor, crop: tf.Tensor) -> tf.Tensor:
-    """Decodes frames [n], cropped to (top, left, height, width): uint8 [n, height, width, 3].
+def decode_whole(jpegs: tf.Tensor) -> tf.Tensor:
+    """Decodes frames: uint8 [n, H, W, 3]. Fails where they are not all of one size.
 
     TensorFlow's default inverse DCT, which is the fast one (not OpenCV's, which is the exact one).
     """
     return tf.map_fn(
-        lambda jpeg: tf.image.decode_and_crop_jpeg(jpeg, crop, channels=3),
+        lambda jpeg: tf.io.decode_jpeg(jpeg, channels=3),
         jpegs,
         fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
     )
 
 
 def decode_each(jpegs: tf.Tensor, crop: tf.Tensor, most: int) -> list[tf.Tensor]:
-    """As `decode_crop`, up to `most` frames one by one: uint8 [height, width, 3], no pixels beyond.
+    """Up to `most` frames, cropped to (top, left, height, width): uint8 [height, width, 3] each.
 
-    Putting them together would copy them, which takes a tenth of the time of decoding.
+    No pixels beyond them. Putting them together would copy them, which takes a tenth of the time
+    of decoding.
     """
     count = tf.shape(jpegs)[0]
     nothing = tf.fill([most - count], _one_pixel())

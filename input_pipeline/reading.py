@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline.salvage import Salvage
+
 FILES_AT_ONCE = 8
 THREADS = 8  # that read files
 
@@ -17,6 +19,7 @@ def read_records(
     *,
     file_seed: tf.Tensor | None = None,
     files_at_once: int = FILES_AT_ONCE,
+    salvage: Salvage | None = None,
 ) -> tf.data.Dataset:
     """(record, bytes) of a range of records, several files at once.
 
@@ -25,22 +28,26 @@ def read_records(
       share: which records, counted through all files.
       file_seed: int64 [], shuffles the files; None keeps their order.
       files_at_once: between which the records change one by one.
+      salvage: reads the files where they are damaged; in the place of a record that it cannot read
+        comes one without bytes. None: damage, and a file of more or fewer records, is an error.
     """
     parts, before = [], 0
     for path, num_records in shards:
         first = max(share.start, before)
         stop = min(share.stop, before + num_records)
         if first < stop:
-            parts.append((path, first, stop, first - before))
+            parts.append((path, first, stop, first - before, stop == before + num_records))
         before += num_records
     columns = tuple(np.array(column) for column in zip(*parts, strict=True))
     files = tf.data.Dataset.from_tensor_slices(columns)
     if file_seed is not None:
         files = files.shuffle(len(parts), seed=file_seed, reshuffle_each_iteration=False)
 
-    def read(path, first, stop, skip):
-        records = tf.data.TFRecordDataset(path).skip(skip)
-        return tf.data.Dataset.zip((tf.data.Dataset.range(first, stop), records))
+    def read(*part):
+        if salvage is None:
+            return _read_whole(*part)
+        signature = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
+        return tf.data.Dataset.from_generator(salvage.read, args=part, output_signature=signature)
 
     at_once = min(len(parts), files_at_once)
     threads = min(at_once, THREADS)
@@ -49,11 +56,15 @@ def read_records(
     )
 
 
-def find_damaged(shards: Sequence[tuple[str, int]]) -> str | None:
-    """The first record file that cannot be read to its end."""
-    for path, _ in shards:
-        try:
-            tf.data.TFRecordDataset(path).reduce(0, lambda count, _: count + 1)
-        except tf.errors.OpError:
-            return path
-    return None
+def _read_whole(path, first, stop, skip, is_end) -> tf.data.Dataset:
+    """(record, bytes) of a part of a file, which has as many records as it should."""
+    # Nothing after the last of them, where the file should end, shows that it does.
+    records = tf.data.TFRecordDataset(path).skip(skip).concatenate(tf.data.Dataset.from_tensors(""))
+    numbers = tf.data.Dataset.range(first, stop + tf.cast(is_end, tf.int64))
+
+    def check(record, data):
+        fits = (tf.strings.length(data) > 0) == (record < stop)
+        tf.raw_ops.Assert(condition=fits, data=["another number of records", path])
+        return record, data
+
+    return tf.data.Dataset.zip((numbers, records)).map(check).filter(lambda r, _: r < stop)

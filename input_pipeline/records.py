@@ -15,6 +15,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -165,17 +167,25 @@ def load_index(records_dir: str | os.PathLike, split: str) -> RecordsIndex:
     try:
         with np.load(path, allow_pickle=False) as columns:
             return RecordsIndex(**{name: columns[f"{split}/{name}"] for name in names})
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error}); build the records again") from error
 
 
-def shard_paths(records_dir: str | os.PathLike, split: str) -> list[tuple[str, int]]:
-    """(path, number of records) of a split's record files. Raises InputError for a missing one."""
+def shard_paths(
+    records_dir: str | os.PathLike, split: str, *, allow_missing: bool = False
+) -> list[tuple[str, int]]:
+    """(path, number of records) of a split's record files.
+
+    Raises InputError for a missing one, unless that is allowed.
+    """
     shards = []
     for name, num_records in _split_info(records_dir, split).shards:
         path = pathlib.Path(records_dir) / name
-        if not path.exists():
-            raise InputError(f"{path}: this record file is missing; build the records again")
+        if not allow_missing and not path.exists():
+            raise InputError(
+                f"{path}: this record file, of {num_records} records, is missing; copy it again, "
+                "or build the records again"
+            )
         shards.append((os.fspath(path), num_records))
     return shards
 

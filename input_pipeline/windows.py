@@ -12,6 +12,8 @@ from input_pipeline import augment as augmentation
 from input_pipeline import builders, clip_pixels, pixels, targets
 from input_pipeline.augment import Augment
 from input_pipeline.clips import WindowShape
+from input_pipeline.identity import Identity
+from input_pipeline.jpeg_sizes import with_alike
 from step_jax.modality import Modality
 
 
@@ -39,9 +41,11 @@ class WindowMaker:
         min_target_frames: int,
         augment: Augment,
         classes: tuple[str, ...],
+        identity: Identity,
         joined: Callable[[int, int], tuple[np.ndarray, ...]] | None = None,
     ):
-        """joined: looks up the targets of a window by its record and start, for records that hold
+        """identity: tells a record that is not the one of the index.
+        joined: looks up the targets of a window by its record and start, for records that hold
         pixels alone (`keyframes.PeopleOfWindows`); None: the records hold tubes."""
         # Images to read of each input frame, by kind, in the order of the channels.
         self._reads = {"frames": 1} if modality.has_rgb else {}
@@ -62,12 +66,13 @@ class WindowMaker:
         self._finisher = clip_pixels.ClipFinisher(
             self._reads, input_frames=window.input_frames, side=image_size
         )
+        self._identity = identity
         self._joined = joined
         self._num_classes = len(classes)
 
     def train_window(self, record, serialized, start, seed) -> dict[str, tf.Tensor]:
         """The augmented window at `start` (int32 []) of a record; `seed` int64 [2]."""
-        example = self._parse(serialized)
+        example = self._parse(record, serialized)
         images = self._images(example, start[None])
         size = _size_of(images)
         flip_seed, crop_seed, colour_seed, erase_seed = tf.unstack(tf.random.split(seed, 4))
@@ -85,7 +90,7 @@ class WindowMaker:
 
     def decode_record(self, record, serialized, starts) -> tuple:
         """All windows of one record: what `split_windows` takes; images are decoded once."""
-        example = self._parse(serialized)
+        example = self._parse(record, serialized)
         images = self._images(example, starts)
         pictures = self._decode(images)
         for kind in images:
@@ -103,9 +108,11 @@ class WindowMaker:
 
         return tf.data.Dataset.from_tensor_slices((places, starts)).map(window)
 
-    def _parse(self, serialized) -> dict[str, tf.Tensor]:
+    def _parse(self, record, serialized) -> dict[str, tf.Tensor]:
         # Not the features' own deserialize_example, which decodes all frames, or maps over them.
-        return tf.io.parse_single_example(serialized, self._spec)
+        example = tf.io.parse_single_example(serialized, self._spec)
+        self._identity.check(record, example)
+        return example
 
     def _images(self, example, starts) -> dict[str, Images]:
         """The images that windows need, by kind; those beyond the video's ends are its edges."""
@@ -125,8 +132,7 @@ class WindowMaker:
         """Every image, whole, by kind: uint8 [n, S, S, 3]."""
         pictures = {}
         for kind, need in images.items():
-            whole = tf.concat([[0, 0], pixels.frame_size(need.jpegs)], axis=0)
-            picture = pixels.resize(pixels.decode_crop(need.jpegs, whole), self._image_size)
+            picture = pixels.resize(pixels.decode_whole(need.jpegs), self._image_size)
             pictures[kind] = pixels.to_uint8(picture)
         return pictures
 
@@ -146,8 +152,10 @@ class WindowMaker:
             colours = self._draw_colours(seed, pictures["frames"], images["frames"])
         places = [need.places[0] for need in images.values()]
         flat = [picture for kind in images for picture in pictures[kind]]
-        given = [flip, colours, rectangle, *places, *flat]
-        return tf.numpy_function(self._finisher, given, tf.uint8, stateful=False)
+        jpegs = [need.jpegs for need in images.values()]
+        finish = with_alike(self._finisher, len(jpegs))
+        given = [*jpegs, flip, colours, rectangle, *places, *flat]
+        return tf.numpy_function(finish, given, tf.uint8, stateful=False)
 
     def _clip(self, pictures: dict[str, tf.Tensor], places: dict[str, tf.Tensor]) -> tf.Tensor:
         """uint8 [T, S, S, channels] of the images at `places` [T, F] of each kind."""

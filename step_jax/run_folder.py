@@ -23,6 +23,7 @@ _FREE_KEYS = (
     "data.annotations",
     "data.eval_videos",
     "data.threads",
+    "data.max_damaged",
     "train.accumulate",  # as the number of devices: the same but for rounding
     "train.log_every_steps",
     "train.checkpoint_every_steps",
@@ -36,6 +37,7 @@ _YOUNGER_KEYS = {
     "data.modality": "rgb",
     "data.flow_frames": 5,
     "data.ava_version": "",
+    "data.max_damaged": 0,
     "train.accumulate": 1,
     "train.summary": False,
 }

@@ -147,13 +147,14 @@ def test_resize_against_loops(shape):
     np.testing.assert_allclose(pixels.resize(tf.constant(frames), 12), expected, atol=0.01)
 
 
-def test_decode_crop_is_a_part_of_the_whole_picture():
+def test_a_crop_is_a_part_of_the_whole_picture():
     picture = np.random.default_rng(3).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
     jpegs = tf.stack([tf.io.encode_jpeg(picture), tf.io.encode_jpeg(picture[::-1])])
     np.testing.assert_array_equal(pixels.frame_size(jpegs), SIZE)
-    found = pixels.decode_crop(jpegs, tf.constant([5, 9, 20, 30]))
-    for jpeg, frame in zip(jpegs, found, strict=True):
-        np.testing.assert_array_equal(tf.io.decode_jpeg(jpeg)[5:25, 9:39], frame)
+    whole = pixels.decode_whole(jpegs)
+    np.testing.assert_array_equal(whole, tf.stack([tf.io.decode_jpeg(jpeg) for jpeg in jpegs]))
+    found = pixels.decode_each(jpegs, tf.constant([5, 9, 20, 30]), 2)
+    np.testing.assert_array_equal(whole[:, 5:25, 9:39], tf.stack(found))
 
 
 # --- colours

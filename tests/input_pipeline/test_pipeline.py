@@ -1,13 +1,10 @@
 import itertools
-import shutil
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from input_pipeline import clips, pipeline, records, throughput
 from input_pipeline.augment import Augment
-from input_pipeline.builders import features
 from input_pipeline.records import load_info, shard_paths
 from step_jax.errors import InputError
 
@@ -262,45 +259,6 @@ def test_background_windows_can_be_left_out(records_dir, trained, min_target_fra
 def test_wrong_options_are_named_before_the_first_batch(records_dir, options, message):
     with pytest.raises(InputError, match=message):
         train(records_dir, 0, **options)
-
-
-def rewrite_shard(records_dir, change):
-    """Passes the first training file's records through `change`; returns its first record."""
-    path, _ = shard_paths(records_dir, "train")[0]
-    serialized = [data.numpy() for data in tf.data.TFRecordDataset(path)]
-    with tf.io.TFRecordWriter(path) as writer:
-        for data in serialized:
-            writer.write(change(data))
-    return tf.io.parse_single_example(serialized[0], features(3).tf_example_spec)
-
-
-def break_pictures(serialized: bytes) -> bytes:
-    example = tf.train.Example.FromString(serialized)
-    frames = example.features.feature["frames"].bytes_list.value
-    frames[:] = [frame[:40] for frame in frames]
-    return example.SerializeToString()
-
-
-def test_a_broken_picture_is_named(records_dir, tmp_path):
-    shutil.copytree(records_dir, tmp_path / "copy")
-    example = rewrite_shard(tmp_path / "copy", break_pictures)
-    video = example["video"].numpy().decode()
-    with pytest.raises(
-        InputError, match=r"record \d+ \(video '[abc]', frames \d+ to \d+\): .*JPEG"
-    ):
-        train(tmp_path / "copy", 20)
-    with pytest.raises(InputError, match=rf"record 0 \(video '{video}', frames .*JPEG"):
-        evaluate(tmp_path / "copy", stride=1)
-
-
-def test_a_damaged_file_is_named(records_dir, tmp_path):
-    shutil.copytree(records_dir, tmp_path / "copy")
-    path, _ = shard_paths(tmp_path / "copy", "train")[1]
-    with open(path, "r+b") as file:
-        file.truncate(1000)
-    for read in (train, evaluate):
-        with pytest.raises(InputError, match=r"train\.tfrecord-00001-of-00003.*build the records"):
-            read(tmp_path / "copy", **({"count": 20} if read is train else {}))
 
 
 # --- throughput
