@@ -83,20 +83,30 @@ def parse_arguments() -> argparse.Namespace:
 class Training:
     """What train.py builds, and a random batch.
 
+    Args:
+      initialise: makes the variables, as `init_variables` does.
+
     Attributes:
       detector, optimizer, options, tubes: of the configuration; tubes are the initial ones.
       variables: random.
       batch: arrays `[B, ...]` on the host.
     """
 
-    def __init__(self, config: ConfigDict, described: dict, batch_size: int):
+    def __init__(
+        self,
+        config: ConfigDict,
+        described: dict,
+        batch_size: int,
+        *,
+        initialise: Callable[..., PyTree] | None = None,
+    ):
         predictor = inference.abstract_predictor(described)
         self.detector: StepDetector = predictor.detector
         side = predictor.image_size
         self.tubes = proposals.initial_tubes(
             predictor.proposals, num_frames=self.detector.plan.chunk, height=side, width=side
         )
-        self.variables = init_variables(
+        self.variables = (initialise or init_variables)(
             self.detector,
             image_size=side,
             num_proposals=len(self.tubes),
@@ -104,6 +114,7 @@ class Training:
         )
         self.options = LossOptions(**config.loss.to_dict())
         self.optimizer = optimizer_of(config)
+        self._accumulate = config.train.accumulate
         self.batch = random_batch(
             batch_size,
             frames=self.input_frames,
@@ -117,12 +128,19 @@ class Training:
     def input_frames(self) -> int:
         return input_frames(self.detector)
 
-    def make_step(self) -> Callable:
-        """`(state, batch, key) -> (state, metrics)`; traced anew for each one made."""
-        step = make_train_step(
-            self.detector, self.optimizer, proposals=self.tubes, options=self.options
+    def device_step(self) -> Callable:
+        """`(state, batch, key) -> (state, metrics)`, of one device."""
+        return make_train_step(
+            self.detector,
+            self.optimizer,
+            proposals=self.tubes,
+            options=self.options,
+            accumulate=self._accumulate,
         )
-        return parallel.data_parallel(step, donate=True)
+
+    def make_step(self) -> Callable:
+        """The same of all devices; traced anew for each one made."""
+        return parallel.data_parallel(self.device_step(), donate=True)
 
     def new_state(self) -> TrainState:
         """Of copies, because a step takes its state's memory."""

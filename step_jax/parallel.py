@@ -20,13 +20,14 @@ def data_parallel(function: Callable, *, donate: bool = False) -> Callable:
 
     The replicated arguments and the outputs are ordinary pytrees, without a leading device axis:
     the function must return the same on all devices (`jax.lax.psum`). `batch` is what `split_batch`
-    returns.
+    returns. `wrapped.lower` is as that of a jitted function.
     """
     mapped = _pmap(function, out_axes=None, donate_argnums=(0,) if donate else ())
 
     def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
         return mapped(replicated, batch, more)
 
+    wrapped.lower = lambda replicated, batch, *more: mapped.lower(replicated, batch, more)
     return wrapped
 
 

@@ -1,0 +1,1 @@
+"""What a training step costs, over devices, proposals, steps, windows, batches and options."""
