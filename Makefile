@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SEED ?= 0
+MINUTES ?= 30
 # Reads and writes .pth files, and is needed for nothing else.
 TORCH := torch==2.13.0
 
-.PHONY: help venv demo test test-slow test-convert lint
+.PHONY: help venv demo test test-slow test-convert soak lint
 
 help:
 	@echo "make demo       render the embedded data set, train, evaluate, detect (SEED=0)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-convert  the tests of converting weights, which install PyTorch into .venv"
+	@echo "make soak       trains, killed every 2 minutes, and again undisturbed (MINUTES=30)"
 	@echo "make lint       ruff"
 	@echo "make venv       the environment alone"
 
@@ -37,6 +39,9 @@ test-slow: venv
 test-convert: venv
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(RUN) -m pytest -m "slow or not slow" tests/convert
+
+soak: venv
+	$(RUN) -m benchmarks.soak --minutes $(MINUTES) --data runs/data --output runs/soak --straight
 
 lint: venv
 	$(VENV)/bin/ruff check .
