@@ -24,10 +24,12 @@ from input_pipeline.accelerators import hide_accelerators
 from step_jax import (
     compilation_cache,
     evaluations,
+    failures,
     inference,
     parallel,
     profiling,
     proposals,
+    replay,
     run_folder,
     transfer,
 )
@@ -49,7 +51,7 @@ from step_jax.optimizer import (
 from step_jax.startup import Startup, process_seconds
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
-from step_jax.train_step import make_train_step
+from step_jax.train_step import make_train_step, share_of_gradients
 from step_jax.training_log import TrainingLog
 from step_jax.visualize.at_end import drawing_summary
 
@@ -57,17 +59,21 @@ from step_jax.visualize.at_end import drawing_summary
 def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run, made if missing.")
+    flags.DEFINE_string("replay", None, "Make a failed step again: a file of WORKDIR/failures.")
     flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
     flags.DEFINE_string("profile", None, profiling.HELP)
 
 
 def main() -> int:
     options = flags.FLAGS
-    if options.config is None:
-        raise InputError("--config is missing: give a file, e.g. configs/moving_actors.py")
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the run, made if missing")
     compilation_cache.keep_programs(options.compilation_cache)
+    if options.replay:
+        config = options.config or evaluation_config.read_configuration(options.workdir)
+        return replay_step(config, options.replay)
+    if options.config is None:
+        raise InputError("--config is missing: give a file, e.g. configs/moving_actors.py")
     startup = Startup(import_seconds=process_seconds(), command=sys.argv)
     profile = profiling.parse(options.profile)
     workdir = epath.Path(options.workdir)
@@ -183,7 +189,8 @@ def train_until(
 
     trace = profiling.Profile(traced, workdir / profiling.FOLDER, wait=log.flush)
     page = drawing_summary(workdir, wanted=config.train.summary)
-    with page, log, trace:
+    recorder = failures.FailureRecorder(workdir, key=key, classes=len(classes))
+    with page, log, trace, recorder:
         stop.begin()
         step, stopping = start, stop.requested
         if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
@@ -194,6 +201,7 @@ def train_until(
             with trace.step(step):
                 batch = numbered(timed(batches, log), step)
                 state, metrics = step_function(state, parallel.split_batch(batch), key)
+                recorder.remember(step, batch, state)
                 log.add(metrics)
             stopping = stop.requested  # looked at once: a signal may come at any moment
             if stopping or is_checkpoint_due(config, step):
@@ -210,6 +218,30 @@ def train_until(
     run_folder.mark_finished(workdir, step=step)
     print(f"trained {step} steps; checkpoints in {workdir}")
     return 0
+
+
+def replay_step(config: ConfigDict, path: str) -> int:
+    """Makes a failed step again and tells what of it is not finite; returns the exit status."""
+    failure = failures.load(path)
+    detector = build_detector(num_classes=failure.classes, **config.model.to_dict())
+    tubes = initial_tubes(config, detector.plan.chunk)
+    options = LossOptions(**config.loss.to_dict())
+
+    def gradient_of(state: TrainState, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+        return share_of_gradients(state, detector, tubes, batch, key, options=options)[:2]
+
+    def initialise() -> Any:
+        side = config.data.image_size
+        return init_variables(
+            detector, image_size=side, num_proposals=len(tubes), key=jax.random.key(config.seed)
+        )
+
+    found = replay.replay(failure, variables=jax.eval_shape(initialise), gradient_of=gradient_of)
+    for line in found.lines():
+        print(line)
+    again = "and again" if found.is_reproduced else "but this time it and its gradients are finite"
+    print(f"{failure.reason}, {again}")
+    return 1 if found.is_reproduced else 0
 
 
 def check_config(config: ConfigDict) -> None:

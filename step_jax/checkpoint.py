@@ -34,6 +34,7 @@ from step_jax import evaluations, parallel, run_folder
 from step_jax.checksums import Fingerprint, json_checksum
 from step_jax.errors import InputError
 from step_jax.train_state import TrainState
+from step_jax.tree_paths import by_path
 
 PyTree = Any
 FOLDER = run_folder.CHECKPOINTS
@@ -135,7 +136,7 @@ class Checkpoints:
         """
         step = int(state.step)
         trees = _trees(state)
-        arrays = {path: np.asarray(leaf) for path, leaf in _by_path(trees).items()}
+        arrays = {path: np.asarray(leaf) for path, leaf in by_path(trees).items()}
         _check_finite(arrays, step)
         described = _with_checksums({"version": VERSION, **description}, arrays)
         items = ocp.args.Composite(
@@ -273,7 +274,7 @@ class Checkpoints:
         trees = {item: found[item] for item in like}
         if recorded is not None:
             with self._readable(step):
-                self._check_arrays(step, _by_path(trees), recorded)
+                self._check_arrays(step, by_path(trees), recorded)
         return trees
 
     def _check_arrays(
@@ -397,18 +398,8 @@ def _abstract(tree: PyTree) -> PyTree:
 def _signature(tree: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
     """Path -> (shape, dtype); paths alike for live trees and for what orbax says of stored ones."""
     return {
-        path: (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
-        for path, leaf in _by_path(tree).items()
+        path: (tuple(leaf.shape), str(np.dtype(leaf.dtype))) for path, leaf in by_path(tree).items()
     }
-
-
-def _by_path(tree: PyTree) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
-
-
-def _key_name(key: Any) -> str:
-    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
 
 
 def _difference(found: dict, expected: dict) -> str:

@@ -52,7 +52,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: PyTree, key: Array) -> tuple[TrainState, PyTree]:
         key = jax.random.fold_in(key, state.step)
-        gradients, metrics, updated = _gradients(
+        gradients, metrics, updated = share_of_gradients(
             state, detector, proposals, batch, key, options=options, parts=accumulate
         )
         gradients = parallel.sum_over_devices(gradients)
@@ -72,7 +72,7 @@ def make_train_step(
     return train_step
 
 
-def _gradients(
+def share_of_gradients(
     state: TrainState,
     detector: StepDetector,
     proposals: Array,
@@ -80,7 +80,7 @@ def _gradients(
     key: Array,
     *,
     options: LossOptions,
-    parts: int,
+    parts: int = 1,
 ) -> tuple[PyTree, dict[str, Any], PyTree]:
     """This device's share of the gradient and of the metrics; collections that training updates."""
     given = (state.params, state.model_state, detector, proposals, batch, key)

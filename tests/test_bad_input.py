@@ -378,6 +378,12 @@ def test_damaged_checkpoints(run_program, scene):
     assert files_below(checkpoints) == before
 
 
+def test_nothing_to_replay(run_program, scene):
+    path = scene.copy_run() / "finished.json"
+    flags = [f"--workdir={scene.output}", f"--replay={path}"]
+    check(run_program, "train", flags, parts=[f"{path}: not a failed step", "WORKDIR/failures"])
+
+
 # --- evaluation -----------------------------------------------------------------------------------
 
 

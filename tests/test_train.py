@@ -7,6 +7,7 @@ that any deviation shows.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 import tiny_run
 
 import train
-from step_jax import evaluations, parallel, run_folder
+from step_jax import evaluations, failures, parallel, run_folder
 from step_jax.cli import INTERRUPTED
 from step_jax.errors import InputError
 from step_jax.training_log import read_log
@@ -304,11 +305,12 @@ def breaking_step(broken):
     def make(*arguments, **options):
         step = make_cheap_step(*arguments, **options)
 
-        def break_at_5(state, batch, key):
-            bad = jnp.where(state.step + 1 >= 5, jnp.nan, 0.0)
-            state, metrics = step(state, batch, key)
+        def break_at_5(before, batch, key):
+            bad = jnp.where(before.step + 1 >= 5, jnp.nan, 0.0)
+            state, metrics = step(before, batch, key)
             if broken == "loss":
-                return state, metrics | {"loss": (metrics["loss"][0] + bad, jnp.float32(1))}
+                guarded = jax.tree.map(lambda *both: jnp.where(bad == 0, *both), state, before)
+                return guarded, metrics | {"loss": (metrics["loss"][0] + bad, jnp.float32(1))}
             params = jax.tree.map(lambda leaf: leaf + bad, state.params)
             return state.replace(params=params), metrics
 
@@ -330,6 +332,30 @@ def test_a_run_that_diverges_stops(squares, tmp_path, monkeypatch, broken, messa
     arrays = tiny_run.saved_arrays(tmp_path, 3)
     assert all(np.isfinite(array).all() for array in arrays.values())
     assert [line["step"] for line in read_log(tmp_path)][:4] == [1, 2, 3, 4]
+    assert (tmp_path / "failures" / "step_00000005.npz").exists() == (broken == "loss")
+
+
+def test_what_failed_is_kept_for_replay(squares, tmp_path, monkeypatch):
+    """The batch of the step that failed, not of the one after it, and the state from before."""
+    seen = {}
+    split_batch = parallel.split_batch
+
+    def look(batch):
+        seen[int(batch["number"][0])] = batch
+        return split_batch(batch)
+
+    make_cheap(monkeypatch, breaking_step("loss"))
+    monkeypatch.setattr(train.parallel, "split_batch", look)
+    with pytest.raises(InputError, match=r"Its batch is in .*step_00000005\.npz .* --replay="):
+        train.train(tiny_run.config(squares, train__checkpoint_every_steps=4), tmp_path)
+    failure = failures.load(tmp_path / "failures" / "step_00000005.npz")
+    for name, value in seen[5].items():
+        np.testing.assert_array_equal(failure.batch[name], value)
+    assert not np.array_equal(seen[5]["clips"], seen[6]["clips"])
+    arrays = tiny_run.saved_arrays(tmp_path, 4)
+    np.testing.assert_array_equal(
+        failure.state["params/kernel"], arrays["model['params']['kernel']"]
+    )
 
 
 @pytest.mark.slow
@@ -342,6 +368,16 @@ def test_absurd_learning_rate(squares, compilation_cache, tmp_path):
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1
     assert errors.startswith("error: step ")
+
+    (saved,) = (tmp_path / "failures").iterdir()
+    process = tiny_run.start(
+        "train.py", f"--workdir={tmp_path}", f"--replay={saved}", cache=compilation_cache
+    )
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (1, "")
+    *_, first, last = output.splitlines()
+    assert re.fullmatch(r"first: (inf|nan) from \w+ of (backbone|heads_).* at step_jax/.*", first)
+    assert re.fullmatch(r"step \d+: the .* is (nan|inf), and again", last)
 
 
 # --- another run's parameters ---------------------------------------------------------------------
