@@ -187,7 +187,8 @@ def train_until(
         with log.paused():
             stop.run_interruptibly(lambda: evaluate_now(step))
 
-    trace = profiling.Profile(traced, workdir / profiling.FOLDER, wait=log.flush)
+    folder = workdir / profiling.FOLDER
+    trace = profiling.Profile(traced, folder, wait=log.flush, paused=log.paused)
     page = drawing_summary(workdir, wanted=config.train.summary)
     recorder = failures.FailureRecorder(workdir, key=key, classes=len(classes))
     with page, log, trace, recorder:

@@ -63,10 +63,19 @@ class Profile:
       steps: the wanted ones; None traces nothing.
       folder: gets the trace, in a subfolder named by date and time.
       wait: returns when the device has made the steps dispatched so far, which belong to the trace.
+      paused: around the writing of the trace, which belongs to no step.
     """
 
-    def __init__(self, steps: range | None, folder: epath.PathLike, *, wait: Callable[[], None]):
-        self._steps, self._folder, self._wait = steps or range(0), epath.Path(folder), wait
+    def __init__(
+        self,
+        steps: range | None,
+        folder: epath.PathLike,
+        *,
+        wait: Callable[[], None],
+        paused: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ):
+        self._steps, self._folder = steps or range(0), epath.Path(folder)
+        self._wait, self._paused = wait, paused
         self._is_running = False
 
     def __enter__(self) -> Profile:
@@ -93,7 +102,8 @@ class Profile:
 
     def _stop(self) -> None:
         self._is_running = False
-        jax.profiler.stop_trace()
+        with self._paused():
+            jax.profiler.stop_trace()
         newest = max(self._folder.glob("plugins/profile/*"))
         print(
             f"profile: {newest}; open its perfetto_trace.json.gz at https://ui.perfetto.dev, or "

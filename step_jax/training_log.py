@@ -92,8 +92,9 @@ class TrainingLog:
         before = kept[-1].get(ELAPSED, 0.0) if kept else 0.0
         ago = self._startup.total if self._startup else 0.0
         self._began = time.monotonic() - ago - before
+        # A thread writes; the loop must neither wait for room in its queue nor for the disk.
         self._writer = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start_step + 1
+            str(workdir / "tensorboard"), purge_step=start_step + 1, max_queue=1000, flush_secs=10
         )
 
     def waited_for_data(self, seconds: float) -> None:
@@ -250,7 +251,6 @@ def write_tensorboard(writer: tensorboardX.SummaryWriter, line: Mapping[str, Any
                 writer.add_scalar(f"train/{name}/{part}", number, step)
         else:
             writer.add_scalar(f"train/{name}", value, step)
-    writer.flush()
 
 
 def _add_histogram(writer: tensorboardX.SummaryWriter, tag: str, shares: np.ndarray, step: int):

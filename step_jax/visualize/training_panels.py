@@ -68,7 +68,7 @@ def _draw_scores(axes: Axes, summary: TrainingSummary) -> None:
             label=label,
             clip_on=False,
         )
-    axes.set_ylim(bottom=0)
+    start_at_zero(axes)
     finish_panel(axes, title=f"{summary.metric}, %", legend=True)
 
 
