@@ -46,7 +46,8 @@ def make_train_step(
     the host learns of it one step late, so does any step that is not the state's next one by its
     `number`: the state from before the bad step is still there.
 
-    Metrics are (sum, count) pairs over the global batch, except `gradient_norm`.
+    Metrics are (sum, count) pairs over the global batch, except `gradient_norm`. `skipped`, which
+    comes with `example_mask`, is told by its sum.
     """
     check_options(options, num_steps=detector.plan.num_steps)
 
@@ -56,7 +57,7 @@ def make_train_step(
             state, detector, proposals, batch, key, options=options, parts=accumulate
         )
         gradients = parallel.sum_over_devices(gradients)
-        metrics = parallel.sum_over_devices(metrics)
+        metrics = parallel.sum_over_devices(metrics | skipped_examples(batch))
         metrics["gradient_norm"] = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         after = state.replace(
@@ -89,6 +90,14 @@ def share_of_gradients(
         return gradients, metrics, {}
     gradients, (metrics, updated) = jax.grad(total_loss, has_aux=True)(*given, options=options)
     return gradients, metrics, updated
+
+
+def skipped_examples(batch: PyTree) -> dict[str, tuple[Array, Array]]:
+    """How many of this device's examples have no say, if the batch tells."""
+    if "example_mask" not in batch:
+        return {}
+    left_out = ~batch["example_mask"]
+    return {"skipped": (left_out.sum(dtype=jnp.float32), jnp.float32(left_out.size))}
 
 
 def is_accepted(metrics: dict[str, Any], next_step: Array, number: Array | None) -> Array:

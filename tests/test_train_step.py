@@ -491,6 +491,7 @@ def test_nothing_is_learned_from_an_example_that_is_left_out(training):
     )
     check_metrics(metrics[0][0], metrics[1][0])
     assert metrics[0][0]["positives_1"][1] == B - 1
+    assert metrics[0][0]["skipped"] == (1, B)
     leaves = zip(*(jax.tree.leaves(state.params) for state in states), strict=True)
     for ours, theirs in leaves:
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
