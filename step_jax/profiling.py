@@ -110,12 +110,3 @@ class Profile:
             f"run `tensorboard --logdir {self._folder}` with the package xprof",
             flush=True,
         )
-
-
-def profiled(items, wanted: Wanted | None, folder: epath.PathLike, *, total: int):
-    """The same items, with a trace of the work on some of them: of what happens between them."""
-    steps = wanted.steps(start=0, total=total) if wanted else None
-    with Profile(steps, folder, wait=lambda: None) as profile:
-        for number, item in enumerate(items, start=1):
-            with profile.step(number):
-                yield item

@@ -1,5 +1,7 @@
 """Which steps are traced, and that a trace comes of it."""
 
+import contextlib
+
 import pytest
 
 from step_jax import profiling
@@ -57,11 +59,18 @@ def tracer(monkeypatch, tmp_path):
 
 def test_only_the_wanted_steps_are_traced_to_their_end(tracer, tmp_path, capsys):
     wait = lambda: tracer.append("wait")  # noqa: E731
-    with profiling.Profile(range(2, 4), tmp_path, wait=wait) as profile:
+
+    @contextlib.contextmanager
+    def paused():
+        tracer.append("pause")
+        yield
+        tracer.append("go on")
+
+    with profiling.Profile(range(2, 4), tmp_path, wait=wait, paused=paused) as profile:
         for step in range(1, 6):
             with profile.step(step):
                 tracer.append(step)
-    assert tracer == [1, "start", 2, 3, "wait", "stop", 4, 5]
+    assert tracer == [1, "start", 2, 3, "wait", "pause", "stop", "go on", 4, 5]
     assert str(tmp_path / "plugins" / "profile" / "2026") in capsys.readouterr().out
 
 
