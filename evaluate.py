@@ -27,17 +27,28 @@ from ml_collections import ConfigDict, config_flags
 import evaluation_config
 from input_pipeline import keyframes
 from input_pipeline.accelerators import hide_accelerators
-from step_jax import compilation_cache, evaluations, run_folder
+from step_jax import compilation_cache, evaluations
 from step_jax.annotated_boxes import write_annotated
-from step_jax.checkpoint import FOLDER, Checkpoints
+from step_jax.checkpoint import Checkpoints
 from step_jax.cli import run_with_flags
 from step_jax.detected_keyframes import check_classes
+from step_jax.digests import digest
 from step_jax.errors import InputError
 from step_jax.evaluation import write_table
-from step_jax.evaluation_shards import TABLE, TUBELETS, WHOLE, Shards, Share
+from step_jax.evaluation_shards import (
+    TABLE,
+    TUBELETS,
+    WHOLE,
+    Shards,
+    Share,
+    complete_shards,
+    is_share_complete,
+)
 from step_jax.inference import Predictor, restore_predictor
 from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.ucf101_24 import evaluation as ucf_evaluation
+from step_jax.stop_signal import StopSignal
+from step_jax.watching import Watch, wait_for_training
 
 
 def define_flags() -> None:
@@ -53,7 +64,10 @@ def define_flags() -> None:
     flags.DEFINE_boolean("watch", False, "Evaluate checkpoints as they appear.")
     flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
     flags.DEFINE_string("detections", None, "Evaluate this table, without a model.")
-    flags.DEFINE_float("poll_seconds", 5.0, "How often --watch looks for a new checkpoint.")
+    flags.DEFINE_float(
+        "poll_seconds", 5.0, "How often --watch looks for a new checkpoint.", lower_bound=0.1
+    )
+    flags.DEFINE_string("shard", None, "I/N: the I-th of N shares; the last job merges them.")
 
 
 def main() -> None:
@@ -62,6 +76,11 @@ def main() -> None:
         raise InputError("--workdir is missing: give the folder of the training run")
     compilation_cache.keep_programs(options.compilation_cache)
     workdir = epath.Path(options.workdir)
+    share = Share.parse(options.shard) if options.shard is not None else None
+    if options.watch:
+        with StopSignal() as stop:
+            stop.run_interruptibly(lambda: watch(options.config, workdir, share, stop))
+        return
     config = options.config or evaluation_config.read_configuration(workdir)
     if options.detections:
         folder = epath.Path(options.detections).parent
@@ -69,14 +88,56 @@ def main() -> None:
         print(text)
         print(f"wrote {evaluations.write_metrics(folder, report)}")
         return
-    if options.watch:
-        wait_for_training(workdir, poll_seconds=options.poll_seconds)
     checkpoints = Checkpoints(workdir, read_only=True)
-    if options.watch:
-        watch(config, workdir, checkpoints, poll_seconds=options.poll_seconds)
-        return
-    step = checkpoints.find(options.checkpoint)
-    evaluate_checkpoint(config, workdir, restore_predictor(checkpoints, step))
+    predictor = restore_predictor(checkpoints, checkpoints.find(options.checkpoint))
+    evaluate_one(config, workdir, predictor, share)
+
+
+def evaluate_one(
+    config: ConfigDict, workdir: epath.Path, predictor: Predictor, share: Share | None
+) -> None:
+    """A checkpoint, all of it or a share."""
+    if share is None:
+        evaluate_checkpoint(config, workdir, predictor)
+    else:
+        evaluate_as_job(config, workdir, predictor, share)
+
+
+def watch(
+    config: ConfigDict | None, workdir: epath.Path, share: Share | None, stop: StopSignal
+) -> None:
+    """Evaluates each checkpoint, or a share of it, once, in order, until training has ended."""
+    poll_seconds = flags.FLAGS.poll_seconds
+    wait_for_training(workdir, poll_seconds=poll_seconds)
+    config = config or evaluation_config.read_configuration(workdir)
+    evaluation_config.check_config(config)
+    part = evaluation_config.part(config)
+    results = workdir / evaluations.FOLDER / part
+    shared = {"share": share, "identity": evaluation_config.identity(config)}
+
+    def evaluate_and_tell(predictor: Predictor) -> None:
+        evaluate_one(config, workdir, predictor, share)
+        print(evaluations.describe_best(workdir, part), flush=True)
+
+    def is_done(step: int) -> bool:
+        return (results / str(step) / evaluations.METRICS).exists() or (
+            share is not None and is_share_complete(results / str(step), **shared)
+        )
+
+    def merge_what_is_left() -> None:
+        """Of jobs that were killed before they could."""
+        if share is not None:
+            for shards in complete_shards(results, **shared):
+                merge_shares(config, shards)
+
+    Watch(
+        workdir,
+        evaluate=evaluate_and_tell,
+        is_done=is_done,
+        when_idle=merge_what_is_left,
+        is_stopped=lambda: stop.requested is not None,
+        poll_seconds=poll_seconds,
+    ).run()
 
 
 def evaluate_checkpoint(
@@ -85,7 +146,7 @@ def evaluate_checkpoint(
     """Runs the detector over the evaluation split; prints and writes the result, returns it."""
     shards = open_shards(config, workdir, predictor)
     evaluate_share(config, shards, predictor, WHOLE)
-    return merge_shares(config, shards, predictor)
+    return merge_shares(config, shards)
 
 
 def evaluate_as_job(
@@ -103,7 +164,7 @@ def evaluate_as_job(
         evaluate_share(config, shards, predictor, share)
     missing = shards.missing()
     if shards.result() or not missing:
-        merge_shares(config, shards, predictor)
+        merge_shares(config, shards)
     else:
         others = ", ".join(map(str, missing))
         print(f"checkpoint {predictor.step}: not complete yet: share {others}", flush=True)
@@ -118,7 +179,10 @@ def open_shards(
         evaluation_config.check_tubes(config, predictor)
     data = config.data
     options = {"split": data.eval_split, "videos": data.eval_videos, "step": predictor.step}
-    identity = evaluation_config.identity(config, predictor)
+    identity = evaluation_config.identity(config) | {
+        "checkpoint": predictor.step,
+        "parameters": digest(predictor.variables),
+    }
     return Shards(evaluations.folder(workdir, **options), count=count, identity=identity)
 
 
@@ -134,14 +198,14 @@ def evaluate_share(config: ConfigDict, shards: Shards, predictor: Predictor, sha
         print(f"{text}, {shards.folder}", flush=True)
 
 
-def merge_shares(config: ConfigDict, shards: Shards, predictor: Predictor) -> dict[str, Any]:
+def merge_shares(config: ConfigDict, shards: Shards) -> dict[str, Any]:
     """The tables of all shares as one; prints and writes the result, returns it."""
     with shards.unless_merged(), shards.merging() as folder:
         tubelets = folder / TUBELETS if config.eval.tubes else None
         report, text = evaluate_table(config, folder, folder / TABLE, tubelets)
         told = shards.told()
         report |= {
-            "checkpoint": predictor.step,
+            "checkpoint": shards.identity["checkpoint"],
             "windows": sum(share["windows"] for share in told),
             "seconds": round(sum(share["seconds"] for share in told), 2),
             "identity": shards.identity,
@@ -274,40 +338,6 @@ def evaluate_ava(
     version = config.data.ava_version
     report = ava_evaluation.make_metrics(results, version=version, provenance=provenance)
     return report, ava_evaluation.text_of(results, version=version)
-
-
-def wait_for_training(workdir: epath.Path, *, poll_seconds: float) -> None:
-    """Until there is a folder of checkpoints: both jobs may be started together."""
-    if not (workdir / FOLDER).exists():
-        print(f"waiting for {workdir / FOLDER}", flush=True)
-    while not (workdir / FOLDER).exists():
-        time.sleep(poll_seconds)
-
-
-def watch(
-    config: ConfigDict, workdir: epath.Path, checkpoints: Checkpoints, *, poll_seconds: float
-) -> None:
-    """Evaluates each checkpoint once, in order, until the last one of a finished training."""
-    while True:
-        finished = run_folder.finished_step(workdir)
-        done = {
-            step
-            for name, step in evaluations.read_metrics(workdir)
-            if name == evaluation_config.part(config)
-        }
-        for step in checkpoints.steps():
-            if step in done:
-                continue
-            try:
-                predictor = restore_predictor(checkpoints, step)
-            except InputError:
-                if step in checkpoints.steps():
-                    raise
-                continue  # training went on and deleted it meanwhile
-            evaluate_checkpoint(config, workdir, predictor)
-        if finished is not None:
-            return
-        time.sleep(poll_seconds)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from step_jax.annotations import Annotations, read_native, select_videos
 from step_jax.annotations.ava_folder import AvaFolder, open_ava_folder
 from step_jax.annotations.ava_time import FPS
 from step_jax.detected_keyframes import KeyframeLimits
+from step_jax.digests import digest
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits
-from step_jax.evaluation_shards import digest
 from step_jax.inference import Predictor
 from step_jax.linking import LinkOptions, check_options
 from step_jax.metrics.ava import evaluation as ava_evaluation
@@ -225,8 +225,11 @@ def read_annotations(config: ConfigDict) -> Annotations:
     return select_videos(annotations, config.data.eval_videos, split=config.data.eval_split)
 
 
-def identity(config: ConfigDict, predictor: Predictor) -> dict[str, Any]:
-    """What the result of an evaluation depends on, by key; `eval.batch_size` is not among it."""
+def identity(config: ConfigDict) -> dict[str, Any]:
+    """What the result of an evaluation depends on besides the checkpoint, by key.
+
+    `eval.batch_size` is not among it.
+    """
     told = traverse_util.flatten_dict({"eval": config.eval.to_dict()}, sep=".")
     del told["eval.batch_size"]
     for key in ("eval_split", "eval_videos", "ava_version", "max_tubes"):
@@ -234,8 +237,6 @@ def identity(config: ConfigDict, predictor: Predictor) -> dict[str, Any]:
     return told | {
         "records": records.load_info(records_folder(config)).digest,
         "annotations": digest(*annotation_files(config)),
-        "checkpoint": predictor.step,
-        "parameters": digest(predictor.variables),
     }
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -27,8 +26,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
 
 from step_jax import evaluations
@@ -74,7 +71,7 @@ class Shards:
     Args:
       folder: of the evaluation, see `evaluations.folder`; it is made.
       count: of the shares.
-      identity: what the result depends on, by key, JSON-ready; see `digest` for large things.
+      identity: what the result depends on, by key, JSON-ready; see `digests` for large things.
     """
 
     def __init__(self, folder: epath.PathLike, *, count: int, identity: Mapping[str, Any]):
@@ -95,19 +92,11 @@ class Shards:
         """
         result = _read(self.folder / evaluations.METRICS)
         if result is not None:
-            self._check_same(result.get("identity", {}), self.folder)
+            _check_same(result.get("identity", {}), self.identity, self.folder)
             remove_leftovers(self.folder)
-            return
-        told = _read(self._folder / _EVALUATION)
-        if told is None:
+        elif _read_shared(self.folder, count=self.count, identity=self.identity) is None:
             told = {"count": self.count, "identity": self.identity}
             write_json(self._folder / _EVALUATION, told)
-        if told["count"] != self.count:
-            raise InputError(
-                f"{self._folder}: holds shares of {told['count']}, this is one of {self.count}; "
-                "give all jobs the same N, or delete that folder to begin again"
-            )
-        self._check_same(told["identity"], self._folder)
 
     @contextlib.contextmanager
     def work(self, share: Share) -> Iterator[pathlib.Path]:
@@ -151,7 +140,7 @@ class Shards:
             told = _read(path)
             if told is None:
                 raise InputError(f"{path}: missing; evaluate that share first")
-            self._check_same(told.pop("identity"), path.parent)
+            _check_same(told.pop("identity"), self.identity, path.parent)
             found.append(told)
         return found
 
@@ -214,22 +203,32 @@ class Shards:
     def _folder_of(self, number: int) -> pathlib.Path:
         return self._folder / f"{number}-of-{self.count}"
 
-    def _check_same(self, found: Mapping[str, Any], where: pathlib.Path) -> None:
-        if not found:
-            raise InputError(
-                f"{where}: does not say of which evaluation it is; delete that folder to begin "
-                "again"
-            )
-        different = [
-            f"{key} was {found.get(key, 'absent')}, is {self.identity.get(key, 'absent')}"
-            for key in sorted(found.keys() | self.identity.keys())
-            if key not in found or key not in self.identity or found[key] != self.identity[key]
-        ]
-        if different:
-            raise InputError(
-                f"{where}: of another evaluation ({'; '.join(different)}); give all jobs the same "
-                "configuration, or delete that folder to begin again"
-            )
+
+def is_share_complete(folder: epath.PathLike, *, share: Share, identity: Mapping[str, Any]) -> bool:
+    """Whether a share of the evaluation in a folder is, merged or not.
+
+    `identity` may lack the checkpoint and its parameters. Raises InputError for shares of another
+    evaluation.
+    """
+    told = _read_shared(folder, count=share.count, identity=identity)
+    return told is not None and Shards(folder, **told).is_complete(share)
+
+
+def complete_shards(
+    folder: epath.PathLike, *, share: Share, identity: Mapping[str, Any]
+) -> Iterator[Shards]:
+    """The evaluations in a folder of them whose shares are all complete, and not merged yet.
+
+    The job that was to merge them was killed, or is at it. Raises InputError as
+    `is_share_complete`.
+    """
+    for path in sorted(pathlib.Path(folder).glob(f"*/{FOLDER}/{_EVALUATION}")):
+        remove_leftovers(path.parent.parent)
+        told = _read_shared(path.parent.parent, count=share.count, identity=identity)
+        if told is not None:
+            shards = Shards(path.parent.parent, **told)
+            if not shards.missing():
+                yield shards
 
 
 def remove_leftovers(folder: epath.PathLike) -> None:
@@ -240,26 +239,6 @@ def remove_leftovers(folder: epath.PathLike) -> None:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def digest(*parts: Any) -> str:
-    """16 letters that differ where files or trees of arrays differ.
-
-    Args:
-      parts: paths, whose bytes count, and pytrees of arrays.
-    """
-    state = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, (str, os.PathLike)):
-            with open(part, "rb") as file:
-                for block in iter(lambda: file.read(1 << 20), b""):
-                    state.update(block)
-            continue
-        for path, leaf in jax.tree_util.tree_leaves_with_path(part):
-            array = np.ascontiguousarray(leaf)
-            state.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            state.update(array.tobytes())
-    return state.hexdigest()[:16]
-
-
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
     """A JSON file, None where there is none."""
     try:
@@ -268,6 +247,47 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); delete {path.parent}") from error
+
+
+def _read_shared(
+    folder: epath.PathLike, *, count: int, identity: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The count and identity of a folder's shares, None where there are none.
+
+    Raises InputError where they are of another number or evaluation.
+    """
+    folder = pathlib.Path(folder) / FOLDER
+    told = _read(folder / _EVALUATION)
+    if told is None:
+        return None
+    if told["count"] != count:
+        raise InputError(
+            f"{folder}: holds shares of {told['count']}, this is one of {count}; give all jobs "
+            "the same N, or delete that folder to begin again"
+        )
+    _check_same(told["identity"], identity, folder)
+    return told
+
+
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path) -> None:
+    """Raises InputError for identities that differ, but in what `wanted` does not know yet."""
+    if not found:
+        raise InputError(
+            f"{where}: does not say of which evaluation it is; delete that folder to begin again"
+        )
+    wanted = json.loads(json.dumps(wanted))
+    keys = found.keys() | wanted.keys()
+    unknown = {key for key in ("checkpoint", "parameters") if key not in wanted}
+    different = [
+        f"{key} was {found.get(key, 'absent')}, is {wanted.get(key, 'absent')}"
+        for key in sorted(keys - unknown)
+        if key not in found or key not in wanted or found[key] != wanted[key]
+    ]
+    if different:
+        raise InputError(
+            f"{where}: of another evaluation ({'; '.join(different)}); give all jobs the same "
+            "configuration, or delete that folder to begin again"
+        )
 
 
 @contextlib.contextmanager

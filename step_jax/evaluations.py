@@ -52,6 +52,8 @@ def read_metrics(workdir: epath.PathLike) -> dict[tuple[str, int], dict[str, Any
             continue
         try:
             found[name, int(step)] = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue  # somebody has just deleted it
         except ValueError as error:
             raise InputError(f"{path}: not JSON ({error}); delete it and evaluate again") from error
     return found
@@ -71,3 +73,14 @@ def best_step(workdir: epath.PathLike, *, among: Collection[int]) -> int | None:
         if step in among and name == (wanted or name) and metrics.get("score") is not None
     ]
     return max(scores)[1] if scores else None
+
+
+def describe_best(workdir: epath.PathLike, name: str) -> str:
+    """A line that says which of a part's evaluated checkpoints has the highest score."""
+    evaluated = read_metrics(workdir)
+    scores = {step: found["score"] for (part, step), found in evaluated.items() if part == name}
+    known = [(score, step) for step, score in scores.items() if score is not None]
+    if not known:
+        return f"{len(scores)} checkpoints are evaluated, none has a score"
+    score, step = max(known)
+    return f"the best of {len(scores)} evaluated checkpoints is {step}, score {score:.2f}"

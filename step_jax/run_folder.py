@@ -107,8 +107,21 @@ def mark_finished(workdir: epath.PathLike, *, step: int) -> None:
 
 def finished_step(workdir: epath.PathLike) -> int | None:
     """The last step of a finished training; None while it runs or is interrupted."""
-    path = epath.Path(workdir) / FINISHED
-    return json.loads(path.read_text())["step"] if path.exists() else None
+    try:
+        return json.loads((epath.Path(workdir) / FINISHED).read_text())["step"]
+    except FileNotFoundError:  # or just removed, by a training that goes on
+        return None
+
+
+def checkpoints_until(workdir: epath.PathLike, step: int) -> set[int]:
+    """The steps up to that one at which the run is configured to write checkpoints.
+
+    None if it left no configuration.
+    """
+    if not (epath.Path(workdir) / CONFIG).exists():
+        return set()
+    every = read_config(workdir)["train"]["checkpoint_every_steps"]
+    return set(range(every, step + 1, every))
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,26 +1,21 @@
 """The evaluation program: every window once, whatever the batch size, and which checkpoint."""
 
 import json
-import os
 import shutil
 import types
 
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny_run
 from square_predictors import FollowingPredictor, KeyframePredictor, tubes_config
 
 import evaluate
 import evaluation_config
-from step_jax import evaluations, run_folder
-from step_jax.checkpoint import Checkpoints
+from step_jax import evaluations
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
 from step_jax.linking import LinkOptions
 from step_jax.metrics.ucf101_24.protocol import Protocol
-from step_jax.train_state import create_train_state
 from step_jax.trimming import TrimOptions
 from step_jax.tube_table import read_tubes
 from step_jax.tubelet_table import read_tubelets
@@ -106,6 +101,31 @@ def test_any_batch_size_and_device_count(
     for one in (metrics, expected_metrics):
         del one["seconds"]
     assert metrics == expected_metrics
+
+
+def test_shares_of_the_model_are_the_whole(run_program, evaluated_run, tmp_path):
+    """To the last bit, though the windows of a batch are others."""
+    shutil.copytree(evaluated_run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    for number in (2, 3, 1):
+        status, output, _ = run_program(
+            "evaluate", f"--workdir={tmp_path / 'run'}", f"--shard={number}/3"
+        )
+        assert status == 0
+        assert f"checkpoint {LAST}, share {number}/3: " in output
+    folders = [
+        workdir / "eval" / "test" / str(LAST) for workdir in (tmp_path / "run", evaluated_run)
+    ]
+    found, expected = ({path.name: path.read_bytes() for path in f.iterdir()} for f in folders)
+    metrics, whole = (json.loads(files.pop("metrics.json")) for files in (found, expected))
+    assert found == expected
+    assert metrics | {"seconds": 0} == whole | {"seconds": 0}
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", ""])
+def test_forms_of_a_shard_on_the_command_line(run_program, finished_run, shard):
+    status, _, errors = run_program("evaluate", f"--workdir={finished_run}", f"--shard={shard}")
+    assert status == 1
+    assert errors == [f"error: --shard {shard!r}: expected I/N with 1 <= I <= N, such as 1/8"]
 
 
 def test_again_from_the_table(run_program, evaluated_run, tmp_path):
@@ -308,139 +328,3 @@ def test_what_is_wrong_is_noticed_before_the_work(squares, tmp_path):
     with pytest.raises(InputError, match=r"gone.json: cannot be read"):
         evaluate.evaluate_checkpoint(config, tmp_path, predictor)
     assert not (tmp_path / "eval").exists()
-
-
-# --- watching -------------------------------------------------------------------------------------
-
-
-class Training:
-    """Another process's training, which goes on while this one sleeps."""
-
-    def __init__(self, workdir, *, keep=2):
-        self.workdir, self.keep, self.checkpoints = workdir, keep, None
-        self.acts = []
-
-    def save(self, *steps):
-        self.checkpoints = self.checkpoints or Checkpoints(self.workdir, keep=self.keep)
-        state = create_train_state({"params": {"bias": jnp.zeros(2)}}, optax.sgd(0.1))
-        for step in steps:
-            self.checkpoints.save(state.replace(step=jnp.int32(step)), {})
-            self.checkpoints.wait()
-
-    def end(self, step):
-        run_folder.mark_finished(self.workdir, step=step)
-
-    def sleep(self, seconds):
-        assert seconds == 0.5
-        self.acts.pop(0)()  # IndexError: it watches on after the end
-
-
-@pytest.fixture
-def training(tmp_path, monkeypatch):
-    training = Training(tmp_path)
-    monkeypatch.setattr(evaluate.time, "sleep", training.sleep)
-    yield training
-    if training.checkpoints:
-        training.checkpoints.close()
-
-
-def watch(training, squares):
-    checkpoints = Checkpoints(training.workdir, read_only=True)
-    evaluate.watch(tiny_run.config(squares), training.workdir, checkpoints, poll_seconds=0.5)
-    assert not training.acts
-    checkpoints.close()
-
-
-def steps_of(recorded):
-    return [step for step, _ in recorded]
-
-
-def test_watch_evaluates_each_checkpoint_once(training, recorded, squares):
-    training.save(1)
-    training.acts = [
-        lambda: None,
-        lambda: training.save(2, 3),
-        lambda: None,
-        lambda: (training.save(4), training.end(4)),
-    ]
-    watch(training, squares)
-    assert steps_of(recorded) == [1, 2, 3, 4]
-
-
-def test_watch_continues_where_it_was_interrupted(training, recorded, squares):
-    training.save(1, 2)
-    folder = evaluations.folder(training.workdir, split="test", step=1)
-    evaluations.write_metrics(folder, {"score": 1.0})
-    training.end(2)
-    watch(training, squares)
-    assert steps_of(recorded) == [2]
-
-
-def test_watch_does_not_miss_the_last_one(training, recorded, squares, monkeypatch):
-    """Training ends between the look for checkpoints and the look whether it has ended."""
-    training.save(1)
-    steps = Checkpoints.steps
-
-    def and_then_it_ends(self):
-        found = steps(self)
-        if found == [1]:
-            training.save(2)
-            training.end(2)
-        return found
-
-    monkeypatch.setattr(Checkpoints, "steps", and_then_it_ends)
-    training.acts = [lambda: None]
-    watch(training, squares)
-    assert steps_of(recorded) == [1, 2]
-
-
-def test_watch_skips_what_is_deleted_meanwhile(training, recorded, squares, monkeypatch):
-    training.save(1, 2)
-
-    def restore(checkpoints, step):
-        if step == 1:
-            training.save(3)  # which deletes 1
-            raise InputError("checkpoint 1 is damaged")
-        return step
-
-    monkeypatch.setattr(evaluate, "restore_predictor", restore)
-    training.acts = [lambda: training.end(3)]
-    watch(training, squares)
-    assert steps_of(recorded) == [2, 3]
-
-
-def test_watch_reports_a_damaged_checkpoint(training, squares, monkeypatch):
-    training.save(1)
-
-    def restore(checkpoints, step):
-        raise InputError("checkpoint 1 is damaged")
-
-    monkeypatch.setattr(evaluate, "restore_predictor", restore)
-    with pytest.raises(InputError, match="checkpoint 1 is damaged"):
-        watch(training, squares)
-
-
-def test_watch_may_be_started_before_the_training(training, capsys):
-    training.acts = [lambda: None, lambda: training.save(1)]
-    evaluate.wait_for_training(training.workdir, poll_seconds=0.5)
-    assert capsys.readouterr().out == f"waiting for {training.workdir / 'checkpoints'}\n"
-
-
-@pytest.mark.slow
-def test_watch_beside_a_training(squares, compilation_cache, tmp_path):
-    """Two processes; few checkpoints are kept, so some may be gone before their turn."""
-    workdir = tmp_path / "run"
-    flags = tiny_run.flags(squares, workdir=workdir, train__steps=40)
-    watcher = tiny_run.start(
-        "evaluate.py", *flags, "--watch", "--poll_seconds=0.2", cache=compilation_cache
-    )
-    trainer = tiny_run.start("train.py", *flags, cache=compilation_cache)
-    assert trainer.wait() == 0, trainer.stderr.read()
-    output, errors = watcher.communicate()
-    assert watcher.returncode == 0, errors
-    evaluated = {step for _, step in evaluations.read_metrics(workdir)}
-    assert 40 in evaluated
-    assert evaluated <= {*range(3, 40, 3), 40}
-    for step in evaluated:
-        assert output.count(f"checkpoint {step}: 8 windows") == 1
-    assert len(os.listdir(workdir / "checkpoints")) in (2, 3)

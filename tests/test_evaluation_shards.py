@@ -14,7 +14,7 @@ from square_predictors import FollowingPredictor, tubes_config
 import evaluate
 from step_jax import evaluation_shards
 from step_jax.errors import InputError
-from step_jax.evaluation_shards import Shards, Share, digest
+from step_jax.evaluation_shards import Shards, Share
 
 TUBE_FILES = {
     "detections.parquet", "tubelets.parquet", "tubes.parquet", "tubes_trimmed.parquet",
@@ -281,17 +281,3 @@ def test_forms_of_a_share():
     for text in ("0/8", "9/8", "1/0", "1", "1/", "/8", "-1/8", "1/8/2", "a/b", "1.0/8", " 1/8", ""):
         with pytest.raises(InputError, match=r"--shard .*: expected I/N with 1 <= I <= N"):
             Share.parse(text)
-
-
-def test_digests_differ_where_anything_does(tmp_path):
-    (tmp_path / "a").write_text("text")
-    trees = [
-        {"a": np.zeros(4, np.float32)},
-        {"b": np.zeros(4, np.float32)},
-        {"a": np.zeros((2, 2), np.float32)},
-        {"a": np.zeros(4, np.int32)},
-        {"a": np.array([0, 0, 0, -0.0], np.float32)},
-    ]
-    found = [digest(tree) for tree in trees] + [digest(tmp_path / "a"), digest()]
-    assert len(set(found)) == len(found)
-    assert digest(trees[0]) == digest({"a": np.zeros(4, np.float32)})

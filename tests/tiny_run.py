@@ -37,7 +37,8 @@ PROGRAMS = {
     "convert": "step_jax.convert.__main__",
 }
 OWN_FLAGS = (
-    "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds", "profile", "replay",
+    "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds", "shard", "profile",
+    "replay",
 )  # fmt: skip
 CLIP_FRAMES = 2
 PROPOSALS = 11
