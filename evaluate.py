@@ -9,6 +9,7 @@ Of AVA (--config.data.ava_version) every keyframe once, the official table, and 
 the official form; docs/ava.md.
 
 --watch evaluates checkpoints as a training run makes them, and ends when the training has ended.
+--shard I/N, with or without it, evaluates a share of the windows; the last of N jobs merges them.
 --detections FILE computes the numbers again from a table of detections or tubelets, without the
 model.
 """

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_run
 
+import evaluate
 import train
 from input_pipeline import keyframes
 from input_pipeline.pipeline import eval_batches
@@ -20,6 +21,7 @@ from step_jax.annotations.ava_targets import people_of
 from step_jax.ava_table import read_ava_detections
 from step_jax.detections import read_detections
 from step_jax.errors import InputError
+from step_jax.evaluation_shards import Share
 from step_jax.models.factory import build_detector
 from step_jax.train_state import init_variables
 
@@ -108,6 +110,27 @@ def test_again_from_either_table(run, run_program, tmp_path):
             assert found[key] == expected[key], key
 
 
+def same_but_for_seconds(one, other):
+    """Two evaluations' folders."""
+    found, expected = ({path.name: path.read_bytes() for path in f.iterdir()} for f in (one, other))
+    metrics, whole = (json.loads(files.pop("metrics.json")) for files in (found, expected))
+    assert found == expected
+    assert metrics | {"seconds": 0} == whole | {"seconds": 0}
+
+
+@pytest.mark.slow
+def test_shares_are_the_whole(run, compilation_cache, tmp_path):
+    folder, _ = run
+    workdir = tmp_path / "run"
+    shutil.copytree(folder.parents[2], workdir, ignore=shutil.ignore_patterns("eval"))
+    for number in (3, 1, 2):
+        arguments = (f"--workdir={workdir}", f"--shard={number}/3")
+        process = tiny_run.start("evaluate.py", *arguments, cache=compilation_cache)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    same_but_for_seconds(workdir / "eval" / "val" / str(STEPS), folder)
+
+
 def test_bad_configurations(ava, run_program, tmp_path):
     def errors_of(**changes):
         flags = tiny_run.flags(ava, workdir=tmp_path / "run", **{**CHANGES, **changes})
@@ -150,15 +173,31 @@ def test_files_of_evaluation_are_read_before_training(
     assert not workdir.exists()
 
 
-def test_a_classifier_on_annotated_boxes(ava, tmp_path):
-    """Every annotated person of validation with the scores of all classes, on the person's box."""
+def classifier(ava):
+    """(configuration, predictor) of an untrained one of annotated people."""
     changes = {**CHANGES, "model__extension_plan": (False,), "model__extension": "none"}
+    changes |= {"eval__boxes": "annotated", "eval__tubes": False}
     config = tiny_run.config(ava, **{**changes, "model__clip_frames": 36})
     detector = build_detector(num_classes=3, **config.model.to_dict())
     variables = init_variables(detector, image_size=32, num_proposals=11, key=jax.random.key(0))
-    predictor = inference.Predictor(
-        detector, variables, ("class3", "class12", "class79"), 32, 12.0, 11, 0
-    )
+    classes = ("class3", "class12", "class79")
+    return config, inference.Predictor(detector, variables, classes, 32, 12.0, 11, 0)
+
+
+@pytest.mark.slow
+def test_shares_of_annotated_boxes_are_the_whole(ava, tmp_path):
+    config, predictor = classifier(ava)
+    evaluate.evaluate_checkpoint(config, tmp_path / "whole", predictor)
+    for number in (2, 1):
+        evaluate.evaluate_as_job(config, tmp_path / "shares", predictor, Share(number, 2))
+    folders = [tmp_path / name / "eval" / "val" / "0" for name in ("shares", "whole")]
+    assert len(read_detections(folders[0] / "detections.parquet")) > 20
+    same_but_for_seconds(*folders)
+
+
+def test_a_classifier_on_annotated_boxes(ava, tmp_path):
+    """Every annotated person of validation with the scores of all classes, on the person's box."""
+    _, predictor = classifier(ava)
     folder = open_ava_folder(ava.annotations, "2.1")
     labels = keyframes.evaluation_labels(folder, "val", with_people=True)
     batches = list(eval_batches(
