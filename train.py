@@ -200,8 +200,9 @@ def train_until(
         while step < config.train.steps and not stopping:
             step += 1
             with trace.step(step):
-                batch = numbered(timed(batches, log), step)
-                state, metrics = step_function(state, parallel.split_batch(batch), key)
+                batch = timed(batches, log)
+                given = parallel.split_batch(for_step(step, batch))
+                state, metrics = step_function(state, given, key)
                 recorder.remember(step, batch, state)
                 log.add(metrics)
             stopping = stop.requested  # looked at once: a signal may come at any moment
@@ -388,12 +389,13 @@ def timed(batches: Iterator[Any], log: TrainingLog) -> dict[str, np.ndarray]:
     start = time.monotonic()
     batch = next(batches)
     log.waited_for_data(time.monotonic() - start)
-    return {name: batch[name] for name in TRAINING_KEYS if name in batch}
+    return batch
 
 
-def numbered(batch: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
-    """The batch as the one of step `step`: the train step refuses it in another's place."""
-    return batch | {"number": np.full(len(batch["clips"]), step, np.int32)}
+def for_step(step: int, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the train step is given, with its number: it refuses a batch in another one's place."""
+    given = {name: batch[name] for name in TRAINING_KEYS if name in batch}
+    return given | {"number": np.full(len(batch["clips"]), step, np.int32)}
 
 
 def is_checkpoint_due(config: ConfigDict, step: int) -> bool:

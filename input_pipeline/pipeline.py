@@ -111,6 +111,7 @@ def train_batches(
       tube_mask: bool [B, G], the tubes that are present in the target clip. Others may have boxes,
         in the frames around it or in too few of its frames; they have labels too.
       example_mask: bool [B], False for blanks.
+      video: str [B]; start: int32 [B], the window's first frame.
     Its attribute `skipped` lists the windows in whose place there were blanks.
 
     Raises InputError, at once where the records or the options are wrong, or while iterating for a
@@ -159,7 +160,7 @@ def train_batches(
         return batched(careful.train_windows(elements, make, windows.element_spec, threads=threads))
 
     batches = careful.iterate(batched(windows), guarded, damage, where=source.where)
-    return Batches(_without(batches, "record", "start"), damage)
+    return Batches(_with_videos(batches, source.index), damage)
 
 
 def eval_batches(
@@ -442,9 +443,10 @@ def _options(num_threads: int) -> tf.data.Options:
 # --- handing out ----------------------------------------------------------------------------------
 
 
-def _without(batches: Iterator[Batch], *names: str) -> Iterator[Batch]:
+def _with_videos(batches: Iterator[Batch], index: RecordsIndex) -> Iterator[Batch]:
     for batch in batches:
-        yield {name: value for name, value in batch.items() if name not in names}
+        record = batch.pop("record")
+        yield batch | {"video": index.video_ids[index.record_video[record]]}
 
 
 def _empty_batch(spec: dict[str, tf.TensorSpec]) -> Batch:

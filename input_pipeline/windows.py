@@ -86,7 +86,8 @@ class WindowMaker:
         labels = tf.where(flip, tf.gather(labels, self._flipped_label, axis=1), labels)
         rectangle = self._draw_rectangle(erase_seed, boxes, mask)
         clip = self._training_clip(images, crop, flip, colour_seed, rectangle)
-        return self._assemble(example, clip, targets.Targets(boxes, mask, labels))
+        made = self._assemble(example, clip, targets.Targets(boxes, mask, labels))
+        return made | {"record": record, "start": start}
 
     def decode_record(self, record, serialized, starts) -> tuple:
         """All windows of one record: what `split_windows` takes; images are decoded once."""

@@ -116,7 +116,7 @@ def save(
     if int(state.step) != step - 1:
         raise InputError(f"the state from before step {step} is gone, the step is {state.step}")
     process, count = jax.process_index(), jax.process_count()
-    arrays = {f"batch/{name}": np.asarray(value) for name, value in batch.items()}
+    arrays = {f"batch/{name}": _plain(np.asarray(value)) for name, value in batch.items()}
     arrays["key"] = np.asarray(jax.random.key_data(key))
     if process == 0:
         given = {"step": state.step, **by_path(state.variables)}
@@ -162,6 +162,11 @@ def load(path: epath.PathLike) -> Failure:
         classes=about["classes"],
         reason=about["reason"],
     )
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Texts as such: as objects they would be pickled."""
+    return array.astype(str) if array.dtype == object else array
 
 
 def _name(step: int, process: int) -> str:

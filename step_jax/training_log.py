@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from etils import epath
 
 from step_jax.errors import InputError
+from step_jax.event_file import EventFile
 from step_jax.files import not_written, write_text
 from step_jax.memory import memory_mib
 from step_jax.startup import Startup
@@ -92,10 +92,7 @@ class TrainingLog:
         before = kept[-1].get(ELAPSED, 0.0) if kept else 0.0
         ago = self._startup.total if self._startup else 0.0
         self._began = time.monotonic() - ago - before
-        # A thread writes; the loop must neither wait for room in its queue nor for the disk.
-        self._writer = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start_step + 1, max_queue=1000, flush_secs=10
-        )
+        self._events = EventFile(workdir / "tensorboard", first_step=start_step + 1)
 
     def waited_for_data(self, seconds: float) -> None:
         """Tells the time that the batch of the next step took to come."""
@@ -156,7 +153,7 @@ class TrainingLog:
         """Other numbers of a step, an evaluation's say, for TensorBoard."""
         if self._writes:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+                self._events.add_scalar(name, value, step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -169,7 +166,7 @@ class TrainingLog:
 
     def close(self) -> None:
         if self._writes:
-            self._writer.close()
+            self._events.close()
 
     def _end_start(self, metrics: Mapping[str, Any]) -> None:
         """Waits for the first step, with which the start of the run has ended."""
@@ -223,7 +220,7 @@ class TrainingLog:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise not_written(self._path, error) from error
-        write_tensorboard(self._writer, line)
+        write_tensorboard(self._events, line)
         left = self._seconds_left()
         text = console_line(
             line, total_steps=self._total_steps, seconds_left=left, skipped=self._skipped
@@ -238,29 +235,19 @@ class TrainingLog:
         return (self._total_steps - self._step) * (float(np.median(self._step_seconds)) + pause)
 
 
-def write_tensorboard(writer: tensorboardX.SummaryWriter, line: Mapping[str, Any]) -> None:
+def write_tensorboard(events: EventFile, line: Mapping[str, Any]) -> None:
     """A report's numbers as scalars, a list of shares as a histogram over [0, 1]."""
     step = line["step"]
     for name, value in line.items():
         if name in ("step", "startup"):
             continue
         if isinstance(value, list):
-            _add_histogram(writer, f"train/{name}", np.asarray(value), step)
+            events.add_shares(f"train/{name}", np.asarray(value), step)
         elif isinstance(value, Mapping):
             for part, number in value.items():
-                writer.add_scalar(f"train/{name}/{part}", number, step)
+                events.add_scalar(f"train/{name}/{part}", number, step)
         else:
-            writer.add_scalar(f"train/{name}", value, step)
-
-
-def _add_histogram(writer: tensorboardX.SummaryWriter, tag: str, shares: np.ndarray, step: int):
-    edges = np.linspace(0, 1, len(shares) + 1)
-    middles = (edges[:-1] + edges[1:]) / 2
-    writer.add_histogram_raw(
-        tag, min=0.0, max=1.0, num=shares.sum(), sum=shares @ middles,
-        sum_squares=shares @ middles**2, bucket_limits=edges[1:], bucket_counts=shares,
-        global_step=step,
-    )  # fmt: skip
+            events.add_scalar(f"train/{name}", value, step)
 
 
 def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """What every test file shares: four virtual CPU devices, where the test data lies, a tiny run."""
 
+import contextlib
 import os
+import resource
 import signal
 import types
 from pathlib import Path
@@ -67,6 +69,22 @@ def run_program(monkeypatch, capfd):
         return exit_.value.code, printed.out, printed.err.splitlines()
 
     return run
+
+
+@pytest.fixture
+def small_files_only():
+    """`with small_files_only(size):` as on a full disk: every write beyond so many bytes fails."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Checkpoints: exact, complete or absent, and errors that say what to do."""
 
+import contextlib
 import errno
 import json
 import os
 import pathlib
-import resource
 import shutil
 import types
 
@@ -403,34 +403,25 @@ def test_what_is_not_finite_is_not_saved(opened, tmp_path, bad):
     assert checkpoints.steps() == [1]
 
 
-def small_files_only():
-    """As on a full disk: every write beyond 1000 bytes of a file fails."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-
-
 def no_space(*arguments, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("how", ["file size", "no space"])
-def test_a_full_disk(opened, tmp_path, monkeypatch, how):
+def test_a_full_disk(opened, tmp_path, monkeypatch, small_files_only, how):
     """Orbax writes from threads of its own: what they meet arrives as one error."""
     checkpoints = opened(tmp_path)
     save(checkpoints, 1)
-    if how == "no space":
-        monkeypatch.setattr("os.rename", no_space)
-        monkeypatch.setattr("os.replace", no_space)
-        monkeypatch.setattr(pathlib.Path, "mkdir", no_space)
-        undo = monkeypatch.undo
-    else:
-        undo = small_files_only()
-    try:
+    with contextlib.ExitStack() as full:
+        if how == "no space":
+            patch = full.enter_context(monkeypatch.context())
+            patch.setattr("os.rename", no_space)
+            patch.setattr("os.replace", no_space)
+            patch.setattr(pathlib.Path, "mkdir", no_space)
+        else:
+            full.enter_context(small_files_only(1000))
         with pytest.raises(InputError) as error:
             save(checkpoints, 2, width=10_000)
-    finally:
-        undo()
     text = str(error.value)
     assert text.startswith(f"{tmp_path / 'checkpoints'}: a checkpoint could not be written (")
     assert ("No space left" if how == "no space" else "File too large") in text

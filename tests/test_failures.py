@@ -31,7 +31,7 @@ def make_batch(value=1.0):
     return {
         "clips": np.full((4, 2, 3), 7, np.uint8),
         "boxes": np.array([value, 2, 3, 4], np.float32),
-        "video": np.array(["a", "b", "b", "a"]),
+        "video": np.array(["a", "b", "b", "a"], object),
     }
 
 

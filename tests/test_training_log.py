@@ -287,6 +287,19 @@ def test_tensorboard(open_log, clock, tmp_path):
         assert payload.count(name) == 1
 
 
+def test_tensorboard_on_a_full_disk(open_log, clock, small_files_only, tmp_path):
+    """Told at once; the thread of tensorboardX's own writer would die, and the log wait for it."""
+    log = open_log()
+    many = {f"eval/{number}": 33.0 for number in range(1000)}
+    with small_files_only(1000), pytest.raises(InputError) as error:
+        log.add_scalars(1, many)
+    assert str(error.value).startswith(
+        f"{tmp_path / 'tensorboard'}: cannot be written (File too la"
+    )
+    log.add_scalars(2, many)
+    log.close()
+
+
 # --- broken losses --------------------------------------------------------------------------------
 
 
