@@ -80,6 +80,9 @@ def model() -> dict:
         # "float32", exact on every platform | "tensorfloat32", GPUs round products to 10 bits |
         # "bfloat16"; parameters, geometry and losses stay float32
         "precision": "float32",
+        # Of what the backward pass computes the activations again, for memory: "none" |
+        # "backbone" | "heads" | "all"
+        "remat": "none",
     }
 
 

@@ -24,7 +24,9 @@ _FREE_KEYS = (
     "data.eval_videos",
     "data.threads",
     "data.max_damaged",
-    "train.accumulate",  # as the number of devices: the same but for rounding
+    # As the number of devices, the same but for rounding:
+    "train.accumulate",
+    "model.remat",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
@@ -39,6 +41,7 @@ _YOUNGER_KEYS = {
     "data.ava_version": "",
     "data.max_damaged": 0,
     "train.accumulate": 1,
+    "model.remat": "none",
     "train.summary": False,
 }
 

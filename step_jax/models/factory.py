@@ -15,6 +15,7 @@ from step_jax.modality import Modality
 from step_jax.models import step
 from step_jax.models.heads import SceneContext, TwoBranchHead
 from step_jax.models.i3d import I3DBackbone, I3DContext
+from step_jax.models.remat import REMATS, of_backbone, of_heads
 from step_jax.models.residual_head import ResidualHead
 from step_jax.models.step import StepDetector, StepPlan
 from step_jax.models.tiny import TinyBackbone
@@ -46,8 +47,11 @@ def build_detector(
     pool_size: int,
     scene_context: bool,
     precision: str,
+    remat: str = "none",
 ) -> StepDetector:
     """Builds a `StepDetector`; the arguments are the keys of the configuration's `model`.
+
+    Checkpoints may be older than `remat`.
 
     Raises:
       InputError: a name is unknown, an option does not exist, or the parts do not fit.
@@ -59,6 +63,7 @@ def build_detector(
     _check("model.classification", classification, step.CLASSIFICATIONS)
     _check("model.regression", regression, step.REGRESSIONS)
     _check("model.roi_mode", roi_mode, step.ROI_MODES)
+    _check("model.remat", remat, REMATS)
     stride = backbone_class.temporal_stride
     if clip_frames < 1 or clip_frames % stride:
         raise InputError(
@@ -72,7 +77,7 @@ def build_detector(
         )
     backbone_options = _options("model.backbone_options", backbone_class, backbone_options)
     head_options = _options("model.head_options", head_class, head_options)
-    backbone_module = backbone_class(dtype=dtype, **backbone_options)
+    backbone_module = backbone_class(dtype=dtype, remat=of_backbone(remat), **backbone_options)
     make_head = functools.partial(head_class, dtype=dtype, **head_options)
     return StepDetector(
         backbone=backbone_module,
@@ -87,6 +92,7 @@ def build_detector(
             _context_for(make_head, backbone_module, pool_size) if scene_context else None
         ),
         matmul_precision=matmul_precision,
+        remat_heads=of_heads(remat),
     )
 
 
@@ -95,7 +101,7 @@ def _context_for(
 ) -> I3DContext | SceneContext:
     """What the head understands: I3D's own layers, a vector a frame, or maps of a RoI's size."""
     if make_head.func is ResidualHead and make_head.keywords.get("trunk", "mixed") == "mixed":
-        return I3DContext(getattr(backbone, "norm", "frozen"), backbone.dtype)
+        return I3DContext(getattr(backbone, "norm", "frozen"), backbone.dtype, backbone.remat)
     return SceneContext(pool_size)
 
 
@@ -130,7 +136,7 @@ def _options(key: str, module: type[nn.Module], options: Mapping[str, Any]) -> d
 
 def _option_names(module: type[nn.Module]) -> list[str]:
     """Attributes that a configuration may set: those with a default that are not flax's."""
-    fixed = {"parent", "name", "dtype"}
+    fixed = {"parent", "name", "dtype", "remat"}
     return [
         field.name
         for field in dataclasses.fields(module)

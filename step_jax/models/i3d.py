@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from step_jax.errors import InputError
 from step_jax.models.conv import conv3d
 from step_jax.models.pooling import max_pool3d
+from step_jax.models.remat import run_stages
 from step_jax.parallel import DATA_AXIS
 
 Array = jax.Array
@@ -47,11 +48,13 @@ class I3DBackbone(nn.Module):
         setting; "affine": scale and bias are trained, statistics are not; "batch": also normalises
         by the statistics of the batch, over all devices, and keeps their running means.
       dtype: of the computation.
+      remat: whether the backward pass computes the insides of each stage again.
     """
 
     channels: int = 3
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     spatial_stride = 16
     temporal_stride = 4
@@ -77,17 +80,26 @@ class I3DBackbone(nn.Module):
         def mixed(name: str, x: Array) -> Array:
             return Mixed(MIXED[name], self.norm, self.dtype, name=name)(x, train=train)
 
-        x = clips.astype(self.dtype)
-        x = unit(64, (7, 7, 7), (2, 2, 2), name="conv_1a")(x, train=train)
-        x = max_pool3d(x, window=(1, 3, 3), strides=(1, 2, 2))
-        x = unit(64, name="conv_2b")(x, train=train)
-        x = unit(192, (3, 3, 3), name="conv_2c")(x, train=train)
-        x = max_pool3d(x, window=(1, 3, 3), strides=(1, 2, 2))
-        x = mixed("mixed_3c", mixed("mixed_3b", x))
-        x = max_pool3d(x, window=(3, 3, 3), strides=(2, 2, 2))
-        for name in ("mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f"):
-            x = mixed(name, x)
-        return x
+        def stem(_: nn.Module, x: Array) -> Array:
+            x = unit(64, (7, 7, 7), (2, 2, 2), name="conv_1a")(x, train=train)
+            return max_pool3d(x, window=(1, 3, 3), strides=(1, 2, 2))
+
+        def second(_: nn.Module, x: Array) -> Array:
+            x = unit(64, name="conv_2b")(x, train=train)
+            x = unit(192, (3, 3, 3), name="conv_2c")(x, train=train)
+            return max_pool3d(x, window=(1, 3, 3), strides=(1, 2, 2))
+
+        def third(_: nn.Module, x: Array) -> Array:
+            x = mixed("mixed_3c", mixed("mixed_3b", x))
+            return max_pool3d(x, window=(3, 3, 3), strides=(2, 2, 2))
+
+        def one(_: nn.Module, x: Array, *, name: str) -> Array:
+            return mixed(name, x)
+
+        names = ("mixed_4b", "mixed_4c", "mixed_4d", "mixed_4e", "mixed_4f")
+        fourth = [functools.partial(one, name=name) for name in names]
+        stages = [stem, second, third, *fourth]
+        return run_stages(self, stages, clips.astype(self.dtype), remat=self.remat)
 
 
 class I3DContext(nn.Module):
@@ -98,6 +110,7 @@ class I3DContext(nn.Module):
 
     norm: str = "frozen"
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, maps: Array, *, train: bool = False) -> Array:
@@ -106,9 +119,13 @@ class I3DContext(nn.Module):
         The mean is over the map whatever its size; the public code averages 13x13 cells and takes
         only images that have as many.
         """
+
+        def stage(_: nn.Module, x: Array, *, name: str) -> Array:
+            return Mixed(MIXED[name], self.norm, self.dtype, name=name)(x, train=train)
+
         x = max_pool3d(maps, window=(1, 3, 3), strides=(1, 2, 2))
-        for name in ("mixed_5b", "mixed_5c"):
-            x = Mixed(MIXED[name], self.norm, self.dtype, name=name)(x, train=train)
+        stages = [functools.partial(stage, name=name) for name in ("mixed_5b", "mixed_5c")]
+        x = run_stages(self, stages, x, remat=self.remat)
         return x.mean(axis=(2, 3), dtype=jnp.float32)
 
 

@@ -14,6 +14,7 @@ from step_jax import boxes as box_ops
 from step_jax import tubes as tube_ops
 from step_jax.models import roi
 from step_jax.models.heads import HeadOutput
+from step_jax.models.remat import recomputed
 
 Array = jax.Array
 
@@ -114,6 +115,7 @@ class StepDetector(nn.Module):
       scene_context: module of the maps -> context that the heads understand, or None.
       matmul_precision: of products and convolutions of float32, as `jax.default_matmul_precision`
         takes it. JAX's own default rounds to 10 bits on GPUs and to 7 on TPUs; CPUs never round.
+      remat_heads: whether the backward pass computes each step's RoI features and head again.
     """
 
     backbone: nn.Module
@@ -126,6 +128,7 @@ class StepDetector(nn.Module):
     pool_size: int = 7
     scene_context: nn.Module | None = None
     matmul_precision: str = "highest"
+    remat_heads: bool = False
 
     def setup(self):
         _one_of("classification", self.classification, CLASSIFICATIONS)
@@ -156,8 +159,14 @@ class StepDetector(nn.Module):
         self, step: int, features: Features, tubes: Array, *, dropout_keys: Array | None = None
     ) -> StepOutput:
         """One step's spatial refinement (Section 3.2) of `tubes [B, N, L, 4]`, step from 0."""
-        rois = self.roi_features(step, features.maps, tubes)
-        return self.run_head(step, rois, features.context, tubes, dropout_keys=dropout_keys)
+
+        def run(
+            detector: StepDetector, features: Features, tubes: Array, keys: Array | None
+        ) -> StepOutput:
+            rois = detector.roi_features(step, features.maps, tubes)
+            return detector.run_head(step, rois, features.context, tubes, dropout_keys=keys)
+
+        return recomputed(run, remat=self.remat_heads)(self, features, tubes, dropout_keys)
 
     def roi_features(self, step: int, maps: Array, tubes: Array) -> Array:
         """The backbone's `maps` in each frame's box of each tube: `[B, N, L, P, P, C]`."""

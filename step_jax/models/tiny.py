@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from step_jax.errors import InputError
+from step_jax.models.remat import run_stages
 
 Array = jax.Array
 
@@ -26,6 +29,7 @@ class TinyBackbone(nn.Module):
         pixel, over three by a patch: that is what tells directions apart.
       coordinates: appends the position of each cell to its features.
       dtype: of the computation.
+      remat: whether the backward pass computes the insides of each stage again.
     """
 
     stem_features: int = 32
@@ -34,6 +38,7 @@ class TinyBackbone(nn.Module):
     difference_frames: int = 3
     coordinates: bool = False
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     channels = 3
     spatial_stride = 8
@@ -59,15 +64,21 @@ class TinyBackbone(nn.Module):
         batch, frames, height, width = clips.shape[:4]
         self.check_side(height)
         self.check_side(width)
-        x = with_motion_energy(clips, gap=self.difference_frames).astype(self.dtype)
-        x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
-        x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
-        # Patches and a matrix product: a strided convolution's backward pass is slow on CPUs.
-        x = nn.Dense(self.features, dtype=self.dtype, name="downsample")(patchify(x, size=2))
-        for block in range(self.num_blocks):
+
+        def stem(_: nn.Module, x: Array) -> Array:
+            x = with_motion_energy(x, gap=self.difference_frames).astype(self.dtype)
+            x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
+            x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
+            # Patches and a product: a strided convolution's backward pass is slow on CPUs.
+            return nn.Dense(self.features, dtype=self.dtype, name="downsample")(patchify(x, size=2))
+
+        def residual(_: nn.Module, x: Array, *, block: int) -> Array:
             y = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{block}")(x))
             conv = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f"conv_{block}")
-            x = x + conv(y)
+            return x + conv(y)
+
+        blocks = [functools.partial(residual, block=block) for block in range(self.num_blocks)]
+        x = run_stages(self, [stem, *blocks], clips, remat=self.remat)
         if self.coordinates:
             x = with_coordinates(x)
         return x.reshape(batch, frames, *x.shape[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import flax.linen as nn
@@ -41,6 +42,7 @@ class VGG16Backbone(nn.Module):
         400x400 px in float32, 21 GB for four clips of 30 frames; a backward pass holds more.
       blocks: (convolutions, channels) of each of the five; VGG16's unless a test wants it small.
       dtype: of the computation; parameters stay float32.
+      remat: whether the backward pass computes the insides of each block again.
     """
 
     channels: int = 3
@@ -48,6 +50,7 @@ class VGG16Backbone(nn.Module):
     frames_at_once: int = 0
     blocks: tuple[tuple[int, int], ...] = BLOCKS
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     spatial_stride = 16
     temporal_stride = 1
@@ -85,7 +88,8 @@ class VGG16Backbone(nn.Module):
         scale, shift = input_scaling(channels, rgb=self.rgb)
 
         def forward(images: Array) -> Array:
-            return _forward(weights, (images * scale + shift).astype(self.dtype))
+            images = (images * scale + shift).astype(self.dtype)
+            return _forward(weights, images, remat=self.remat)
 
         images = clips.reshape(batch * frames, height, width, channels)
         x = in_groups(forward, images, size=self.frames_at_once)
@@ -138,13 +142,20 @@ def input_scaling(channels: int, *, rgb: bool) -> tuple[np.ndarray, np.ndarray]:
     return (0.5 / std).astype(np.float32), ((0.5 - mean) / std).astype(np.float32)
 
 
-def _forward(weights: Weights, x: Array) -> Array:
+def _forward(weights: Weights, x: Array, *, remat: bool) -> Array:
     """`[N, H, W, C]` -> `[N, H // 16, W // 16, 512]`; the weights in the order of the layers."""
-    for name, (kernel, bias) in weights.items():
-        if name.endswith("_1") and name != "conv1_1":
-            x = max_pool_2x2(x)
-        x = nn.relu(conv3x3(x, kernel) + bias)
+    for block in range(1, len(BLOCKS) + 1):
+        layers = [layer for name, layer in weights.items() if name.startswith(f"conv{block}_")]
+        # A pooling belongs to the block before it: that makes what is kept of a block smaller.
+        run = functools.partial(_block, pool=block < len(BLOCKS))
+        x = (jax.checkpoint(run) if remat else run)(layers, x)
     return x
+
+
+def _block(layers: list[tuple[Array, Array]], x: Array, *, pool: bool) -> Array:
+    for kernel, bias in layers:
+        x = nn.relu(conv3x3(x, kernel) + bias)
+    return max_pool_2x2(x) if pool else x
 
 
 # Where XLA's 2-D convolution takes less time than Winograd's filters on 2 cores: under so many
