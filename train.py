@@ -31,6 +31,7 @@ from step_jax import (
     proposals,
     replay,
     run_folder,
+    source_clips,
     transfer,
 )
 from step_jax.accumulation import check_accumulation
@@ -372,6 +373,7 @@ def training_batches(
         modality=data.modality,
         flow_frames=data.flow_frames,
         augment=Augment(**config.augment.to_dict()),
+        source_size=tuple(data.source_size) or None,
         background=data.background,
         keyframes=keyframe_labels,
         process_index=jax.process_index(),
@@ -382,7 +384,8 @@ def training_batches(
     )
 
 
-TRAINING_KEYS = ("clips", "boxes", "box_mask", "labels", "tube_mask", "example_mask")
+TARGET_KEYS = ("boxes", "box_mask", "labels", "tube_mask", "example_mask")
+TRAINING_KEYS = ("clips", *source_clips.KEYS, *TARGET_KEYS)
 
 
 def timed(batches: Iterator[Any], log: TrainingLog) -> dict[str, np.ndarray]:
@@ -395,7 +398,7 @@ def timed(batches: Iterator[Any], log: TrainingLog) -> dict[str, np.ndarray]:
 def for_step(step: int, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the train step is given, with its number: it refuses a batch in another one's place."""
     given = {name: batch[name] for name in TRAINING_KEYS if name in batch}
-    return given | {"number": np.full(len(batch["clips"]), step, np.int32)}
+    return given | {"number": np.full(len(batch["boxes"]), step, np.int32)}
 
 
 def is_checkpoint_due(config: ConfigDict, step: int) -> bool:

@@ -38,6 +38,10 @@ def data() -> dict:
         "modality": "rgb",
         "flow_frames": 5,  # flow images that each frame reads, its own and those after it
         "image_size": 400,  # Section 4.1; frames are resized to a square
+        # (height, width) of the records' frames, to have the device crop, resize and recolour those
+        # of training, for which the host takes as long as for decoding; (): the host does it.
+        # Smaller frames are filled up with nothing, larger ones shrunk on the host.
+        "source_size": (),
         "max_tubes": 8,  # G, ground-truth tubes of a window, padded
         "fps": 0.0,  # of the records' frames; detection resamples to it; 0 keeps a video's own
         "background": "keep",  # "keep" | "skip" training windows without an annotated tube

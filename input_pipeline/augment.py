@@ -157,10 +157,11 @@ def crop_boxes(
 # --- colours --------------------------------------------------------------------------------------
 
 
-def draw_colours(seed: tf.Tensor, mean: tf.Tensor, augment: Augment) -> tuple[tf.Tensor, tf.Tensor]:
-    """Hue, saturation, contrast and brightness as one map: colour @ matrix [3, 3] + offset [3].
+def draw_colours(seed: tf.Tensor, augment: Augment) -> tf.Tensor:
+    """Hue, saturation, contrast and brightness as one map of colours, float32 [3, 5].
 
-    mean: float32 [3], the sequence's mean colour; contrast turns about its grey.
+    colour' = map @ (r, g, b, grey, 1), where grey is the sequence's mean luma: contrast turns
+    about it.
     """
     u = 2 * tf.random.stateless_uniform([4], seed) - 1
     luma = tf.constant(LUMA)
@@ -170,9 +171,8 @@ def draw_colours(seed: tf.Tensor, mean: tf.Tensor, augment: Augment) -> tuple[tf
     matrix = _hue_rotation(u[0] * augment.hue * 2 * math.pi) @ (
         saturation * tf.eye(3) + (1 - saturation) * towards_grey
     )
-    grey = tf.reduce_sum(mean * luma)
-    offset = (1 - contrast) * grey + 255 * u[3] * augment.brightness
-    return contrast * matrix, tf.fill([3], offset)
+    rest = tf.fill([3, 1], 1 - contrast), tf.fill([3, 1], 255 * u[3] * augment.brightness)
+    return tf.concat([contrast * tf.transpose(matrix), *rest], axis=1)
 
 
 def _hue_rotation(angle: tf.Tensor) -> tf.Tensor:

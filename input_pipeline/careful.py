@@ -40,7 +40,7 @@ def iterate(
     num_done = 0
     try:
         for batch in fast.as_numpy_iterator():
-            yield batch | {"example_mask": np.ones(len(batch["clips"]), bool)}
+            yield batch | {"example_mask": np.ones(len(batch["boxes"]), bool)}
             num_done += 1
         return
     except tf.errors.OpError as error:

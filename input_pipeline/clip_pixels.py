@@ -6,7 +6,6 @@ cache; OpenCV lets go of Python's lock while it works.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 
 from input_pipeline import triangle
+from input_pipeline.augment import LUMA
 
 # Of the pictures, those that the mean colour is taken of: contrast turns about it, roughly.
 MEAN_OF_EVERY = 4
@@ -33,10 +33,11 @@ class Retouch(NamedTuple):
     covered: tuple[slice, slice] | None
 
 
-def mean_colour(count: int, *pictures: np.ndarray) -> np.ndarray:
-    """float32 [3]: of every fourth of the first `count` pictures, uint8 [H, W, 3]."""
-    means = [cv2.mean(picture)[:3] for picture in pictures[:count:MEAN_OF_EVERY]]
-    return np.mean(means, axis=0, dtype=np.float32)
+def colours_about(colours: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    """`Retouch.colours` of `augment.draw_colours`' map [3, 5] and the pictures' mean colour."""
+    means = [cv2.mean(picture)[:3] for picture in pictures[::MEAN_OF_EVERY]]
+    grey = np.mean(means, axis=0) @ LUMA
+    return np.column_stack([colours[:, :3], colours[:, 3] * grey + colours[:, 4]])
 
 
 def resize(picture: np.ndarray, out: np.ndarray):
@@ -79,15 +80,12 @@ def covered_pixels(rectangle: np.ndarray, side: int) -> tuple[slice, slice] | No
 
 
 class ClipFinisher:
-    """Makes a clip of decoded pictures.
+    """Makes a clip of decoded pictures."""
 
-    most: how many images of each kind a clip reads at most.
-    """
-
-    def __init__(self, reads: Mapping[str, int], *, input_frames: int, side: int):
+    def __init__(self, reads: Mapping[str, int], *, side: int):
         """reads: images of each kind that a frame reads, in the order of the channels. side: S."""
         cv2.setNumThreads(0)  # a clip is one thread's work
-        self.most = {kind: input_frames + count - 1 for kind, count in reads.items()}
+        self._kinds = tuple(reads)
         self._side = side
         self._channels = 3 * sum(reads.values())
         self._in_order = [number for channel in range(self._channels) for number in [channel] * 2]
@@ -98,23 +96,23 @@ class ClipFinisher:
         """uint8 [T, S, S, channels].
 
         Args:
-          flip, colours: those of `Retouch`; of [0, 4] they stay.
+          flip: that of `Retouch`.
+          colours: float32 [3, 5] of `augment.draw_colours`; of [0, 5] they stay.
           rectangle: float32 [4], normalised, is covered; empty: nothing is.
-          more: int [T, F] for each kind, which of its pictures the frames read; then the pictures,
-            uint8 [H, W, 3], `most` of each kind, of which those that are not read may be any.
+          more: uint8 [n, H, W, 3] for each kind, its pictures; then int [T, F] for each kind, which
+            of them the frames read.
         """
-        covered = covered_pixels(rectangle, self._side)
-        retouch = Retouch(bool(flip), colours if len(colours) else None, covered)
-        places, pictures = more[: len(self.most)], iter(more[len(self.most) :])
-        images = []
-        for (kind, most), where in zip(self.most.items(), places, strict=True):
-            own = list(itertools.islice(pictures, most))[: where.max() + 1]
-            images.append(self._finish(kind, own, retouch))
+        pictures = dict(zip(self._kinds, more, strict=False))
+        places = more[len(self._kinds) :]
+        changed = len(colours) and "frames" in pictures
+        colours = colours_about(colours, pictures["frames"]) if changed else None
+        retouch = Retouch(bool(flip), colours, covered_pixels(rectangle, self._side))
+        images = [self._finish(kind, own, retouch) for kind, own in pictures.items()]
         if self._channels == 3:
             return images[0] if len(images[0]) == len(places[0]) else images[0][places[0][:, 0]]
         return self._interleave(images, places)
 
-    def _finish(self, kind: str, pictures: Sequence[np.ndarray], retouch: Retouch) -> np.ndarray:
+    def _finish(self, kind: str, pictures: np.ndarray, retouch: Retouch) -> np.ndarray:
         finished = np.empty((len(pictures), self._side, self._side, 3), np.uint8)
         for picture, out in zip(pictures, finished, strict=True):
             finish(kind, picture, retouch, out)

@@ -65,6 +65,7 @@ def train_batches(
     modality: str = "rgb",
     flow_frames: int = 5,
     augment: Augment | None = None,
+    source_size: tuple[int, int] | None = None,
     background: str = "keep",
     min_target_frames: int | None = None,
     keyframes: KeyframeLabels | None = None,
@@ -89,6 +90,9 @@ def train_batches(
       start_step: the first batch, counted from the stream's beginning.
       modality, flow_frames: what a clip's channels are, see `step_jax.modality`.
       augment: None does nothing.
+      source_size: height and width of frames that the device resizes, instead of "clips" here: what
+        `step_jax.source_clips.with_clips` makes them of. Smaller frames have zeros around them,
+        larger ones are shrunk.
       background: "skip" draws only windows with a tube present in the target clip, "keep" any.
       min_target_frames: a tube is present in the target clip if it has boxes in so many of its
         frames; None means in all of them.
@@ -140,6 +144,7 @@ def train_batches(
         min_target_frames=min_target_frames,
         augment=augment or Augment(),
         joined=joined,
+        source_size=source_size,
     )
     buffer = min(shuffle_records, _most_windows(plan, source.record_bytes), plan.num_drawn)
 

@@ -26,20 +26,34 @@ def decode_whole(jpegs: tf.Tensor) -> tf.Tensor:
     )
 
 
-def decode_each(jpegs: tf.Tensor, crop: tf.Tensor, most: int) -> list[tf.Tensor]:
-    """Up to `most` frames, cropped to (top, left, height, width): uint8 [height, width, 3] each.
+def decode_few(jpegs: tf.Tensor, most: int, crop: tf.Tensor | None = None) -> tf.Tensor:
+    """Decodes at most `most` frames, without a loop, whose copies take time: uint8 [n, h, w, 3].
 
-    No pixels beyond them. Putting them together would copy them, which takes a tenth of the time
-    of decoding.
+    Args:
+      jpegs: string [n], of one size.
+      crop: int32 [4], top, left, height, width, which the caller knows to be in all of them; None:
+        the whole pictures. Fails where these are not all of one size.
     """
     count = tf.shape(jpegs)[0]
-    nothing = tf.fill([most - count], _one_pixel())
-    jpegs = tf.ensure_shape(tf.concat([jpegs, nothing], axis=0), [most])
-    crops = [tf.where(i < count, crop, [0, 0, 1, 1]) for i in range(most)]
-    return [
-        tf.image.decode_and_crop_jpeg(jpeg, own, channels=3)
-        for jpeg, own in zip(tf.unstack(jpegs), crops, strict=True)
-    ]
+    padding = tf.fill([most - count], _one_pixel())
+    padded = tf.ensure_shape(tf.concat([jpegs, padding], axis=0), [most])
+    height, width = tf.unstack(frame_size(jpegs) if crop is None else crop[2:])
+    pictures, heights = [], []
+    for i, jpeg in enumerate(tf.unstack(padded)):
+        is_real = i < count
+        if crop is None:
+            picture = tf.io.decode_jpeg(jpeg, channels=3)
+        else:
+            own = tf.where(is_real, crop, [0, 0, 1, 1])
+            picture = tf.image.decode_and_crop_jpeg(jpeg, own, channels=3)
+        rows, columns, _ = tf.unstack(tf.shape(picture))
+        heights.append(tf.where(is_real, rows, height))
+        # Of padding no row is left.
+        picture = picture[: tf.where(is_real, rows, 0)]
+        pictures.append(tf.reshape(picture, [-1, tf.where(is_real, columns, width), 3]))
+    alike = tf.reduce_all(tf.stack(heights) == height)
+    tf.debugging.Assert(alike, ["JPEGs of different sizes"])
+    return tf.reshape(tf.concat(pictures, axis=0), [count, height, width, 3])
 
 
 @functools.cache

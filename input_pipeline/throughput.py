@@ -89,7 +89,7 @@ def measure(
 
 
 def _pull(batches) -> Callable[[], int]:
-    return lambda: sum(len(batch["clips"]) for batch in batches)
+    return lambda: sum(len(batch["boxes"]) for batch in batches)
 
 
 def _decoding(records_dir, options: dict, num_windows: int) -> Callable[[], int]:
@@ -186,6 +186,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", default="", help="folder of AVA's files, for its records")
     parser.add_argument("--ava_version", choices=VERSIONS, help="of these annotations")
     parser.add_argument("--modality", choices=MODALITIES, default="rgb")
+    parser.add_argument(
+        "--source_size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of frames that the device resizes, as data.source_size; default: none does",
+    )
     numbers = {
         "num_windows": 400,
         "batch_size": 8,

@@ -9,11 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import augment as augmentation
-from input_pipeline import builders, clip_pixels, pixels, targets
+from input_pipeline import builders, pixels, targets
 from input_pipeline.augment import Augment
+from input_pipeline.clip_pixels import ClipFinisher
 from input_pipeline.clips import WindowShape
 from input_pipeline.identity import Identity
 from input_pipeline.jpeg_sizes import with_alike
+from input_pipeline.source_clips import centres, fit
 from step_jax.modality import Modality
 
 
@@ -43,8 +45,11 @@ class WindowMaker:
         classes: tuple[str, ...],
         identity: Identity,
         joined: Callable[[int, int], tuple[np.ndarray, ...]] | None = None,
+        source_size: tuple[int, int] | None = None,
     ):
         """identity: tells a record that is not the one of the index.
+        source_size: height and width of the pictures of training clips that the device resizes
+        (`step_jax.source_clips`); None: the clips come in the network's size.
         joined: looks up the targets of a window by its record and start, for records that hold
         pixels alone (`keyframes.PeopleOfWindows`); None: the records hold tubes."""
         # Images to read of each input frame, by kind, in the order of the channels.
@@ -63,9 +68,8 @@ class WindowMaker:
         self._min_target_frames = min_target_frames
         self._augment = augment
         self._flipped_label = augmentation.flip_permutation(classes, augment.flip_swaps)
-        self._finisher = clip_pixels.ClipFinisher(
-            self._reads, input_frames=window.input_frames, side=image_size
-        )
+        self._finisher = ClipFinisher(self._reads, side=image_size)
+        self._source_size = source_size
         self._identity = identity
         self._joined = joined
         self._num_classes = len(classes)
@@ -84,9 +88,13 @@ class WindowMaker:
         flip = _happens(flip_seed, self._augment.flip)
         boxes = tf.where(flip & mask[..., None], augmentation.flip_boxes(boxes), boxes)
         labels = tf.where(flip, tf.gather(labels, self._flipped_label, axis=1), labels)
-        rectangle = self._draw_rectangle(erase_seed, boxes, mask)
-        clip = self._training_clip(images, crop, flip, colour_seed, rectangle)
-        made = self._assemble(example, clip, targets.Targets(boxes, mask, labels))
+        retouch = {
+            "colours": self._draw_colours(colour_seed),
+            "covered": self._draw_rectangle(erase_seed, boxes, mask),
+        }
+        make = self._source_clip if self._source_size else self._training_clip
+        clip = make(images, crop, flip, **retouch)
+        made = clip | self._assemble(example, targets.Targets(boxes, mask, labels))
         return made | {"record": record, "start": start}
 
     def decode_record(self, record, serialized, starts) -> tuple:
@@ -103,9 +111,9 @@ class WindowMaker:
         """The windows of a record that `decode_record` decoded, one by one."""
 
         def window(places, start):
-            clip = self._clip(pictures, places)
-            made = self._assemble(example, clip, self._targets(example, record, start))
-            return made | {"record": record, "start": start}
+            made = self._assemble(example, self._targets(example, record, start))
+            named = {"record": record, "start": start}
+            return {"clips": self._clip(pictures, places)} | made | named
 
         return tf.data.Dataset.from_tensor_slices((places, starts)).map(window)
 
@@ -137,26 +145,54 @@ class WindowMaker:
             pictures[kind] = pixels.to_uint8(picture)
         return pictures
 
-    def _training_clip(self, images: dict[str, Images], crop, flip, seed, rectangle) -> tf.Tensor:
-        """uint8 [T, S, S, channels]: the crop, in whole pixels of the first kind of images.
-
-        seed: of the colours. rectangle: float32 [4], normalised, is covered.
-        """
-        size, pictures = _size_of(images), {}
+    def _training_clip(self, images: dict[str, Images], crop, flip, colours, covered) -> dict:
+        """The clip of the crop, in whole pixels of the first kind of images."""
+        size, pictures = _size_of(images), []
         for kind, need in images.items():
             region = crop
             if kind == "flow" and len(images) > 1:  # which may have another size
                 region = pixels.scale_crop(crop, size=size, to=pixels.frame_size(need.jpegs))
-            pictures[kind] = pixels.decode_each(need.jpegs, region, self._finisher.most[kind])
-        colours = tf.zeros([0, 4])
-        if self._augment.photometric and "frames" in pictures:
-            colours = self._draw_colours(seed, pictures["frames"], images["frames"])
+            pictures.append(pixels.decode_few(need.jpegs, self._most(kind), region))
         places = [need.places[0] for need in images.values()]
-        flat = [picture for kind in images for picture in pictures[kind]]
         jpegs = [need.jpegs for need in images.values()]
         finish = with_alike(self._finisher, len(jpegs))
-        given = [*jpegs, flip, colours, rectangle, *places, *flat]
-        return tf.numpy_function(finish, given, tf.uint8, stateful=False)
+        given = [*jpegs, flip, colours, covered, *pictures, *places]
+        clip = tf.numpy_function(finish, given, tf.uint8, stateful=False)
+        side = self._image_size
+        shape = [self._window.input_frames, side, side, self._channels]
+        return {"clips": tf.ensure_shape(clip, shape)}
+
+    def _source_clip(self, images: dict[str, Images], crop, flip, colours, covered) -> dict:
+        """What `step_jax.source_clips.with_clips` makes the clip of."""
+        size, made = _size_of(images), {"covered": covered}
+        for kind, need in images.items():
+            own, most = pixels.frame_size(need.jpegs), self._most(kind)
+            made[kind] = self._hold(pixels.decode_few(need.jpegs, most), most)
+            made[f"{kind}_places"] = need.places[0]
+            held = tf.minimum(own, self._source_size)
+            rows, columns = tf.unstack(centres(crop, size, held, self._image_size))
+            made[f"{kind}_rows"] = rows
+            made[f"{kind}_columns"] = tf.where(flip, columns[::-1], columns)
+        if "frames" in images:
+            colours = tf.concat([colours, tf.eye(3, 5)], axis=0)[:3]
+            made["colours"] = tf.ensure_shape(colours, [3, 5])
+        return made
+
+    def _hold(self, pictures: tf.Tensor, most: int) -> tf.Tensor:
+        """uint8 [most, H, W, 3] of the pictures [n, h, w, 3], in the size that the device gets."""
+        size = tf.constant(self._source_size)
+        missing = most - tf.shape(pictures)[0]
+
+        def fitted():
+            return tf.numpy_function(fit, [pictures, size, missing], tf.uint8, stateful=False)
+
+        fits = tf.reduce_all(tf.shape(pictures)[1:3] == size) & (missing == 0)
+        pictures = tf.cond(fits, lambda: pictures, fitted)
+        return tf.ensure_shape(pictures, [most, *self._source_size, 3])
+
+    def _most(self, kind: str) -> int:
+        """Images of a kind that a window reads, if none is beyond the video's ends."""
+        return self._window.input_frames + self._reads[kind] - 1
 
     def _clip(self, pictures: dict[str, tf.Tensor], places: dict[str, tf.Tensor]) -> tf.Tensor:
         """uint8 [T, S, S, channels] of the images at `places` [T, F] of each kind."""
@@ -185,19 +221,13 @@ class WindowMaker:
         whole = tf.concat([[0, 0], size], axis=0)
         return tf.where(_happens(choose, self._augment.crop), drawn, whole)
 
-    def _draw_colours(self, seed, pictures: list[tf.Tensor], need: Images) -> tf.Tensor:
-        """float32 [3, 4], or [0, 4] where the colours stay: see `clip_pixels.Retouch`."""
+    def _draw_colours(self, seed) -> tf.Tensor:
+        """float32 [3, 5], see `augment.draw_colours`, or [0, 5] where the colours stay."""
+        if not self._augment.photometric:
+            return tf.zeros([0, 5])
         choose, draw = tf.unstack(tf.random.split(seed, 2))
-
-        def drawn():
-            given = [tf.shape(need.jpegs)[0], *pictures]
-            mean = tf.numpy_function(clip_pixels.mean_colour, given, tf.float32, stateful=False)
-            mean = tf.ensure_shape(mean, [3])
-            matrix, offset = augmentation.draw_colours(draw, mean, self._augment)
-            return tf.concat([tf.transpose(matrix), offset[:, None]], axis=1)
-
-        happens = _happens(choose, self._augment.photometric)
-        return tf.cond(happens, drawn, lambda: tf.zeros([0, 4]))
+        drawn = augmentation.draw_colours(draw, self._augment)
+        return drawn[: 3 * tf.cast(_happens(choose, self._augment.photometric), tf.int32)]
 
     def _draw_rectangle(self, seed, boxes, mask) -> tf.Tensor:
         """float32 [4], normalised: what is covered; empty where nothing is."""
@@ -207,7 +237,7 @@ class WindowMaker:
         rectangle = augmentation.draw_rectangle(draw, boxes, mask, self._augment)
         return tf.where(_happens(choose, self._augment.erase), rectangle, 0.0)
 
-    def _assemble(self, example, clip, window_targets: targets.Targets) -> dict[str, tf.Tensor]:
+    def _assemble(self, example, window_targets: targets.Targets) -> dict[str, tf.Tensor]:
         boxes, mask, labels = window_targets
         tube_mask = targets.tubes_in_target(
             mask,
@@ -215,10 +245,7 @@ class WindowMaker:
             window=self._window,
             min_target_frames=self._min_target_frames,
         )
-        side = self._image_size
-        clip_shape = [self._window.input_frames, side, side, self._channels]
         return {
-            "clips": tf.ensure_shape(clip, clip_shape),
             "boxes": boxes * self._image_size,
             "box_mask": mask,
             "labels": labels,

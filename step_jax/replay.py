@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from step_jax import parallel
+from step_jax import parallel, source_clips
 from step_jax.errors import InputError
 from step_jax.failures import Failure
 from step_jax.nonfinite import Origin, find_origin
@@ -19,7 +19,8 @@ from step_jax.train_state import TrainState
 from step_jax.tree_paths import by_path
 
 PyTree = Any
-_FOR_THE_MODEL = ("clips", "boxes", "box_mask", "labels", "tube_mask", "example_mask")
+_TARGETS = ("boxes", "box_mask", "labels", "tube_mask", "example_mask")
+_FOR_THE_MODEL = ("clips", *source_clips.KEYS, *_TARGETS)
 _MOST_SHOWN = 4
 
 
@@ -78,7 +79,7 @@ def replay(
     """
     variables = _filled(variables, failure.state)
     batch = {name: failure.batch[name] for name in _FOR_THE_MODEL if name in failure.batch}
-    parallel.check_batch_size(len(batch["clips"]))
+    parallel.check_batch_size(len(batch["boxes"]))
     key = jax.random.wrap_key_data(jnp.asarray(failure.key))
     key = jax.random.fold_in(key, failure.step - 1)
 

@@ -40,6 +40,7 @@ _YOUNGER_KEYS = {
     "data.flow_frames": 5,
     "data.ava_version": "",
     "data.max_damaged": 0,
+    "data.source_size": [],
     "train.accumulate": 1,
     "model.remat": "none",
     "train.summary": False,

@@ -14,6 +14,7 @@ from step_jax.accumulation import accumulated_gradient
 from step_jax.detector_loss import total_loss
 from step_jax.loss_options import LossOptions, check_options
 from step_jax.models.step import StepDetector
+from step_jax.source_clips import with_clips
 from step_jax.train_state import TrainState
 
 Array = jax.Array
@@ -84,7 +85,7 @@ def share_of_gradients(
     parts: int = 1,
 ) -> tuple[PyTree, dict[str, Any], PyTree]:
     """This device's share of the gradient and of the metrics; collections that training updates."""
-    given = (state.params, state.model_state, detector, proposals, batch, key)
+    given = (state.params, state.model_state, detector, proposals, with_clips(batch), key)
     if parts > 1:
         gradients, metrics = accumulated_gradient(*given, options=options, parts=parts)
         return gradients, metrics, {}

@@ -8,15 +8,15 @@ from input_pipeline import augment, pixels, triangle
 from input_pipeline.clip_pixels import (
     ClipFinisher,
     Retouch,
+    colours_about,
     covered_pixels,
     finish,
-    mean_colour,
     resize,
 )
 from step_jax.flow.encoding import encode_flow
 
 PLAIN = Retouch(False, None, None)
-UNCHANGED, NOTHING = np.zeros((0, 4), np.float32), np.zeros(4, np.float32)
+UNCHANGED, NOTHING = np.zeros((0, 5), np.float32), np.zeros(4, np.float32)
 
 
 def pictures(*shape, seed=0) -> np.ndarray:
@@ -110,10 +110,13 @@ def test_what_is_covered_are_the_pixels_whose_centre_is_inside():
     assert (found == 128).all(axis=-1).sum() == 12
 
 
-def test_mean_colour_of_the_pictures_that_are_there():
-    count, some = 6, [*pictures(6, 4, 5), np.zeros((1, 1, 3), np.uint8)]
-    expected = np.stack(some[:count:4]).mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(mean_colour(count, *some), expected, rtol=1e-5)
+def test_contrast_turns_about_the_grey_of_every_fourth_picture():
+    frames = pictures(6, 4, 5)
+    grey = frames[::4].mean(axis=(0, 1, 2)) @ np.array(augment.LUMA)
+    drawn = np.arange(15, dtype=np.float32).reshape(3, 5)
+    found = colours_about(drawn, frames)
+    np.testing.assert_array_equal(found[:, :3], drawn[:, :3])
+    np.testing.assert_allclose(found[:, 3], drawn[:, 3] * grey + drawn[:, 4], rtol=1e-5)
 
 
 # --- clips
@@ -121,38 +124,39 @@ def test_mean_colour_of_the_pictures_that_are_there():
 
 @pytest.mark.parametrize("reads", [{"frames": 1}, {"flow": 3}, {"frames": 1, "flow": 2}])
 def test_frames_read_their_images(reads):
-    """Each its own, some twice at the video's edge; those that nobody reads may be anything."""
-    finisher = ClipFinisher(reads, input_frames=5, side=8)
-    own = {kind: pictures(5, 8, 8, seed=number) for number, kind in enumerate(reads)}
-    padding = np.zeros((1, 1, 3), np.uint8)
-    flat = [
-        picture
-        for kind, most in finisher.most.items()
-        for picture in [*own[kind], *[padding] * (most - 5)][:most]
-    ]
+    """Each its own, some twice at the video's edge."""
+    finisher = ClipFinisher(reads, side=8)
+    own = {kind: pictures(4, 8, 8, seed=number) for number, kind in enumerate(reads)}
     frame = np.array([0, 0, 1, 2, 3])[:, None]
     places = {kind: np.minimum(frame + np.arange(count), 3) for kind, count in reads.items()}
-    clip = finisher(np.bool_(False), UNCHANGED, NOTHING, *places.values(), *flat)
+    clip = finisher(np.bool_(False), UNCHANGED, NOTHING, *own.values(), *places.values())
     images = [own[k][places[k][:, number]] for k, count in reads.items() for number in range(count)]
     np.testing.assert_array_equal(clip, np.concatenate(images, axis=-1))
 
 
-def test_one_by_one_decodes_what_all_at_once_does():
+def test_a_clip_gets_one_draw():
+    finisher = ClipFinisher({"frames": 1}, side=6)
+    colours = np.eye(3, 5, dtype=np.float32)
+    colours[0, 4] = 10
+    frames = pictures(3, 6, 6) // 2
+    clip = finisher(np.bool_(True), colours, NOTHING, frames, np.arange(3)[:, None])
+    np.testing.assert_array_equal(clip, frames[:, :, ::-1] + np.uint8([10, 0, 0]))
+
+
+@pytest.mark.parametrize("most", [3, 5])
+def test_a_few_are_decoded_as_many_are(most):
     jpegs = tf.stack([tf.io.encode_jpeg(picture) for picture in pictures(3, 24, 32)])
     crop = tf.constant([5, 9, 10, 20])
-    found = pixels.decode_each(jpegs, crop, 5)
     whole = pixels.decode_whole(jpegs)
-    np.testing.assert_array_equal(tf.stack(found[:3]), whole[:, 5:15, 9:29])
-    assert [tuple(picture.shape) for picture in found[3:]] == [(1, 1, 3)] * 2
+    np.testing.assert_array_equal(pixels.decode_few(jpegs, most), whole)
+    np.testing.assert_array_equal(pixels.decode_few(jpegs, most, crop), whole[:, 5:15, 9:29])
 
 
-def test_the_colours_of_a_clip_are_one_draw():
-    finisher = ClipFinisher({"frames": 1}, input_frames=3, side=6)
-    colours = np.float32([[1, 0, 0, 10], [0, 1, 0, 0], [0, 0, 1, 0]])
-    frames = pictures(3, 6, 6) // 2
-    places = np.arange(3)[:, None]
-    clip = finisher(np.bool_(True), colours, NOTHING, places, *frames)
-    np.testing.assert_array_equal(clip, frames[:, :, ::-1] + np.uint8([10, 0, 0]))
+@pytest.mark.parametrize("size", [(25, 32), (24, 31), (32, 24)])
+def test_a_few_of_different_sizes(size):
+    jpegs = tf.stack([tf.io.encode_jpeg(pictures(*size)) for size in ((24, 32), size)])
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        pixels.decode_few(jpegs, 4)
 
 
 def test_resize_into_part_of_a_larger_array():
