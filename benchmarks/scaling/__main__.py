@@ -10,9 +10,10 @@ of them. Prints tables, and writes scaling.json and scaling.png. The same comman
 was interrupted.
 
 On a CPU the devices are virtual: they share its cores, so that what more of them cost is the
-wrapper's. On GPUs they are real, and there is one sweep more: batch 1 to the largest that fits, of
-every precision, with and without remat. --peak_tflops (of the hardware's data sheet) gives the
-share of the peak.
+wrapper's. Compared and drawn is the processor's time, of all cores together, which other programs
+hardly change. On GPUs the devices are real and seconds count, and there is one sweep more: batch 1
+to the largest that fits, of every precision, with and without remat. --peak_tflops (of the
+hardware's data sheet) gives the share of the peak.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ def main() -> None:
         ),
     )
     measured = scaling.measure(planned)
+    by = "cpu_seconds" if hardware.is_cpu else "seconds"
     rows = {
-        sweep: [one.row(peak_tflops=arguments.peak_tflops) for one in found]
+        sweep: [one.row(by=by, peak_tflops=arguments.peak_tflops) for one in found]
         for sweep, found in measured.items()
     }
     for sweep, found in rows.items():
@@ -75,7 +77,8 @@ def main() -> None:
         },
     )
     title = f"training step of {arguments.config}, {described['processor']}"
-    drawing.draw(rows, arguments.output / "scaling.png", title=title)
+    cost = "processor ms a clip" if hardware.is_cpu else "ms a clip"
+    drawing.draw(rows, arguments.output / "scaling.png", title=title, cost=cost)
     print(f"\n{arguments.output / 'scaling.json'}\n{arguments.output / 'scaling.png'}")
 
 

@@ -14,6 +14,9 @@ from configs import ucf101_24
 from step_jax.errors import InputError
 from step_jax.models.factory import PRECISIONS
 
+# What `model.remat` may be.
+REMATS = ("none", "backbone", "heads", "all")
+
 Changes = Mapping[str, Any]  # key of the configuration -> value
 
 VIRTUAL_DEVICES = (1, 2, 4, 8)
@@ -59,7 +62,7 @@ class Case:
     @property
     def name(self) -> str:
         """Of its file, its own among all cases."""
-        series = self.series.replace(" ", "_")
+        series = self.series.replace(",", "").replace(" ", "_")
         return "-".join(part for part in (self.sweep, series, f"{self.value:g}") if part)
 
     def to_json(self) -> dict[str, Any]:
@@ -159,27 +162,26 @@ def _remat(config: ConfigDict, hardware: Hardware) -> list[Case]:
     del hardware
     return [
         Case("remat", number, config.train.batch_size, series=name, changes=changes)
-        for number, (name, changes) in enumerate(remat_choices(config).items())
+        for number, (name, changes) in enumerate(remat_choices(config, REMATS).items())
     ]
 
 
-def remat_choices(config: ConfigDict) -> dict[str, Changes]:
-    """What may be computed again in the backward pass: the name of a choice -> its changes."""
+def remat_choices(config: ConfigDict, names: Sequence[str]) -> dict[str, Changes]:
+    """What the backward pass computes again: the name of a choice -> its changes."""
     if "remat" not in config.model:
         return {}
-    return {"nothing": {"model.remat": False}, "all": {"model.remat": True}}
+    return {name: {"model.remat": name} for name in names}
 
 
 def _largest(config: ConfigDict, hardware: Hardware) -> list[Case]:
     """Batch 1 of every precision, with and without remat; `largest.py` goes on from there."""
     if hardware.is_cpu:
         return []  # which would swap, and then be killed, rather than say that it is full
-    choices = remat_choices(config) or {"": {}}
     return [
-        Case("largest", 1, 1, f"{precision} {name}".strip(), changes={
-            "model.precision": precision, **changes})
+        Case("largest", 1, 1, f"{precision}, {told}", changes={
+            "model.precision": precision, "model.remat": remat})
         for precision in PRECISIONS
-        for name, changes in choices.items()
+        for remat, told in (("none", "kept"), ("all", "computed again"))
     ]  # fmt: skip
 
 

@@ -20,12 +20,19 @@ _DPI = 110
 _PANEL_IN = (2.6, 2.5)
 
 
-def draw(sweeps: Mapping[str, Sequence[Row]], path: str | os.PathLike, *, title: str) -> None:
-    """A column for each sweep: milliseconds a clip above, memory below.
+def draw(
+    sweeps: Mapping[str, Sequence[Row]],
+    path: str | os.PathLike,
+    *,
+    title: str,
+    cost: str = "ms a clip",
+) -> None:
+    """A column for each sweep: the cost of a clip above, memory below.
 
     Args:
       sweeps: rows of `Measurement.row`, by sweep.
       path: of the PNG.
+      cost: what it is, in milliseconds.
     """
     width, height = _PANEL_IN
     figure = Figure((max(2, len(sweeps)) * width, 2 * height + 0.4), layout="constrained")
@@ -42,21 +49,21 @@ def draw(sweeps: Mapping[str, Sequence[Row]], path: str | os.PathLike, *, title:
             axes.grid(alpha=0.3)
             axes.tick_params(labelsize=7)
         below.set_xlabel(AXES[sweep], fontsize=8)
-    panels[0, 0].set_ylabel("ms a clip", fontsize=8)
+    panels[0, 0].set_ylabel(cost, fontsize=8)
     panels[1, 0].set_ylabel("MiB", fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=_DPI)
 
 
 def _draw_time(axes: Axes, rows: Sequence[Row]) -> None:
-    """Medians, and bars from the fastest round to the slowest."""
+    """Medians, and bars from the cheapest round to the dearest."""
     for color, (series, own) in enumerate(_by_series(rows).items()):
-        middle = [1e3 * row["seconds"] / row["batch"] for row in own]
+        middle = [1e3 * row["cost"] for row in own]
         if series == PLAIN:
             axes.axhline(middle[0], color="black", linestyle="--", linewidth=1, label=series)
             continue
-        below = [1e3 * (row["seconds"] - row["fastest"]) / row["batch"] for row in own]
-        above = [1e3 * (row["slowest"] - row["seconds"]) / row["batch"] for row in own]
+        below = [1e3 * (row["cost"] - row["least_cost"]) for row in own]
+        above = [1e3 * (row["most_cost"] - row["cost"]) for row in own]
         axes.errorbar(
             [row["value"] for row in own], middle, yerr=[below, above],
             marker="o", markersize=4, capsize=2, color=f"C{color}", label=series or None,
@@ -73,8 +80,9 @@ def _draw_memory(axes: Axes, rows: Sequence[Row]) -> None:
             points = [(row["value"], row[name]) for row in own if row[name] is not None]
             axes.plot(
                 *zip(*points, strict=True), style,
-                marker="o", markersize=4, color=f"C{color}", label=text if color < 2 else None,
+                marker="o", markersize=4, color=f"C{color}",
             )  # fmt: skip
+            axes.plot([], [], style, color="black", label=text)
     _legend(axes)
 
 

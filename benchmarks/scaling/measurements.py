@@ -62,8 +62,12 @@ class Measurement:
             "told": self.told,
         }
 
-    def row(self, *, peak_tflops: float | None = None) -> dict[str, Any]:
-        """The numbers of the table and the picture."""
+    def row(self, *, by: str = "seconds", peak_tflops: float | None = None) -> dict[str, Any]:
+        """The numbers of the table and the picture.
+
+        `cost` is that of a clip, with its least and its most of all rounds: by "seconds", or by
+        "cpu_seconds", which other programs on the same cores hardly change.
+        """
         case = self.case
         row = {"name": case.name, "sweep": case.sweep, "series": case.series, "value": case.value,
                "batch": case.batch, "fits": self.fits}  # fmt: skip
@@ -73,8 +77,9 @@ class Measurement:
             "devices": self.told["devices"],
             "seconds": (seconds := statistics.median(self.seconds)),
             "cpu_seconds": statistics.median(self.cpu_seconds),
-            "fastest": min(self.seconds),
-            "slowest": max(self.seconds),
+            "cost": statistics.median(costs := [one / case.batch for one in getattr(self, by)]),
+            "least_cost": min(costs),
+            "most_cost": max(costs),
             "clips_per_second": case.batch / seconds,
             "gflop_per_clip": self.told["gflop"] / case.batch,
             "temporary_mib": self.told["temporary_mib"],

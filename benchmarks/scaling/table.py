@@ -23,9 +23,9 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
     "batch": lambda row: f"{row['batch']}",
     "ms a clip": lambda row: f"{1e3 * row['seconds'] / row['batch']:.1f}",
     "clips/s": lambda row: f"{row['clips_per_second']:.2f}",
-    "x first": lambda row: f"{row['relative']:.2f}",
     "processor ms": lambda row: f"{1e3 * row['cpu_seconds'] / row['batch']:.1f}",
-    "spread": lambda row: f"{row['slowest'] / row['fastest'] - 1:.0%}",
+    "x first": lambda row: f"{row['relative']:.2f}",
+    "spread": lambda row: f"{row['most_cost'] / row['least_cost'] - 1:.0%}",
     "GFLOP a clip": lambda row: f"{row['gflop_per_clip']:.2f}",
     "of peak": lambda row: f"{row['share_of_peak']:.1%}",
     "temporary MiB": lambda row: f"{row['temporary_mib']:.0f}",
@@ -34,11 +34,10 @@ _COLUMNS: dict[str, Callable[[Row], str]] = {
 
 
 def with_relative(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one sweep, with the time of a clip as a multiple of the first one's of all."""
+    """Rows of one sweep, with the cost as a multiple of the first one's of all."""
     first = next((row for row in rows if row["fits"]), None)
     return [
-        {**row, "relative": _seconds_a_clip(row) / _seconds_a_clip(first)} if row["fits"] else row
-        for row in rows
+        {**row, "relative": row["cost"] / first["cost"]} if row["fits"] else row for row in rows
     ]
 
 
@@ -59,10 +58,6 @@ def label(row: Row) -> str:
     if row["sweep"] == "remat":
         return row["series"]
     return f"{row['value']:g}" + (f", {row['series']}" if row["series"] else "")
-
-
-def _seconds_a_clip(row: Row) -> float:
-    return row["seconds"] / row["batch"]
 
 
 def _cell(show: Callable[[Row], str], row: Row) -> str:

@@ -77,6 +77,7 @@ def environment(case: Case, hardware: Hardware, cache: pathlib.Path) -> dict[str
     elif hardware.platform == "gpu" and case.devices:
         allowed = values.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(hardware.devices)))
         values["CUDA_VISIBLE_DEVICES"] = ",".join(allowed.split(",")[: case.devices])
+        values.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")  # JAX would take 3/4
     return values
 
 

@@ -27,7 +27,7 @@ from benchmarks.soak import checks, growth
 from benchmarks.soak.drawing import draw
 from benchmarks.soak.lives import Life, Program
 from benchmarks.soak.schedule import TRAIN, WATCH
-from benchmarks.soak.soak import Soak
+from benchmarks.soak.soak import Soak, checkpoint_steps
 from step_jax import run_folder
 from step_jax.cli import run_command
 from step_jax.errors import InputError
@@ -151,8 +151,7 @@ class Runs:
     def check(self, soak: Soak) -> list[checks.Check]:
         """What can be told without a second training."""
         steps, limit = self._arguments.steps, self._arguments.limit
-        folder = self._workdir / run_folder.CHECKPOINTS
-        kept = sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+        kept = checkpoint_steps(self._workdir)
         lives = {name: program.lives for name, program in soak.programs.items()}
         return [
             checks.check_finished(self._workdir, steps),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import tqdm
 
 from benchmarks.soak.lives import Program
-from benchmarks.soak.schedule import end_number
+from benchmarks.soak.schedule import TRAIN, end_number
 from step_jax import evaluations, run_folder
 from step_jax.errors import InputError
 from step_jax.training_log import read_log
@@ -64,14 +64,14 @@ class Soak:
     def run(self) -> None:
         """Until training has finished and its watcher has ended. Raises InputError if they fail."""
         with self._cleanly(), self._progress() as progress:
-            for program in self.programs.values():
-                program.start()
+            for name in self.programs:
+                self._start(name)
             ends, next_end = 0, self._now() + self._end_every
             while not self._is_done():
                 self._look()
                 progress.set_postfix_str(f"{ends} ends", refresh=False)
                 progress.update(logged_step(self._workdir) - progress.n)
-                if self._now() >= next_end and not self._is_finished():
+                if self._now() >= next_end and self._may_end(ends + 1):
                     ends += 1
                     self._end(ends)
                     next_end = self._now() + self._end_every
@@ -79,6 +79,20 @@ class Soak:
                 time.sleep(self._sample_every)
             self._look()
             progress.update(logged_step(self._workdir) - progress.n)
+
+    def _start(self, name: str) -> None:
+        self.programs[name].start()
+        if name == TRAIN:
+            self._started_at = newest_step(self._workdir)
+
+    def _may_end(self, number: int) -> bool:
+        """Not once training has finished, nor before a life of it has saved a checkpoint.
+
+        Else a machine so busy that it takes minutes to start would never come to an end.
+        """
+        if self._is_finished():
+            return False
+        return end_number(number).program != TRAIN or newest_step(self._workdir) > self._started_at
 
     def _progress(self) -> tqdm.tqdm:
         return tqdm.tqdm(total=self._steps, unit="step", desc="soaking", mininterval=5)
@@ -89,7 +103,7 @@ class Soak:
         program = self.programs[name]
         if program.is_alive:
             program.end_by(how, within_seconds=_GENTLE_SECONDS)
-            program.start()
+            self._start(name)
 
     def _restart_failed(self) -> None:
         """What ended without having done its work; `checks.check_ends` tells of it later."""
@@ -100,7 +114,7 @@ class Soak:
             failures = sum(life.ended_by_itself for life in program.lives)
             if failures >= _MOST_FAILURES:
                 raise InputError(f"{name} failed {failures} times; see its log in {self._workdir}")
-            program.start()
+            self._start(name)
         if self._now() > self._at_most:
             raise InputError(f"not done after {self._now() / 60:.0f} minutes; see the logs")
 
@@ -138,6 +152,17 @@ class Soak:
             for program in self.programs.values():
                 program.kill()
             signal.signal(signal.SIGTERM, before)
+
+
+def newest_step(workdir: pathlib.Path) -> int:
+    """Of the checkpoints, 0 without any."""
+    return max(checkpoint_steps(workdir), default=0)
+
+
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+    """Of the complete checkpoints, ascending."""
+    folders = (workdir / run_folder.CHECKPOINTS).glob("[0-9]*")
+    return sorted(int(path.name) for path in folders if path.name.isdigit())
 
 
 def logged_step(workdir: pathlib.Path) -> int:

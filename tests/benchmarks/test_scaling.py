@@ -121,7 +121,9 @@ def test_a_measurement_goes_on_where_it_was_interrupted(tmp_path):
     assert again.is_complete(3)
     row = again.row(peak_tflops=0.1)
     assert (row["seconds"], row["clips_per_second"], row["gflop_per_clip"]) == (2.0, 2.0, 10.0)
-    assert (row["fastest"], row["slowest"], row["peak_mib"]) == (1.0, 3.0, 310.0)
+    assert (row["cost"], row["least_cost"], row["most_cost"]) == (0.5, 0.25, 0.75)
+    assert row["peak_mib"] == 310.0
+    assert again.row(by="cpu_seconds")["cost"] == 2.5 / 4
     assert row["share_of_peak"] == pytest.approx(40e9 / 2 / (2 * 0.1e12))
     assert not Measurement(one.case, tmp_path / "batch-4.json", "another").seconds
 
@@ -132,9 +134,9 @@ def test_the_table_and_the_picture(tmp_path):
     header, first, second, third = table("batch", rows).splitlines()
     assert header.split()[:2] == ["batch,", "clips"]
     assert "of peak" not in header
-    assert first.split() == ["1", "1", "500.0", "2.00", "1.00", "1000.0", "0%", "40.00", "100",
+    assert first.split() == ["1", "1", "500.0", "2.00", "1000.0", "1.00", "0%", "40.00", "100",
                              "300"]  # fmt: skip
-    assert second.split()[2:5] == ["275.0", "3.64", "0.55"]
+    assert second.split()[2:6] == ["275.0", "3.64", "550.0", "0.55"]
     assert "does not fit" in third
     drawing.draw({"batch": rows, "remat": []}, tmp_path / "s.png", title="tiny")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")

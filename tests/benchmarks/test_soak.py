@@ -229,19 +229,21 @@ def test_memory_of_a_process():
 
 
 def command(folder, squares, *more):
-    flags = [flag for flag in tiny_run.flags(squares, workdir="x") if flag.startswith("--config.")]
+    own = ("--config=", "--workdir=", "--config.train.")
+    flags = [flag for flag in tiny_run.flags(squares, workdir="x") if not flag.startswith(own)]
+    flags.append("--config.train.batch_size=4")
     return [sys.executable, "-m", "benchmarks.soak", "--output", folder, *flags, *more]
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path, squares, compilation_cache):
+def test_the_command_of_a_soak(tmp_path, squares, compilation_cache):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     done = subprocess.run(
-        list(map(str, command(tmp_path / "soak", squares, "--steps", 400, "--minutes", 5,
-                              "--kill_every", 40, "--limit", 1e9, "--straight"))),
+        list(map(str, command(tmp_path / "soak", squares, "--steps", 1000, "--minutes", 5,
+                              "--kill_every", 10, "--limit", 1e9, "--straight"))),
         cwd=tiny_run.ROOT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
