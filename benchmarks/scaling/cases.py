@@ -13,9 +13,7 @@ from ml_collections import ConfigDict
 from configs import ucf101_24
 from step_jax.errors import InputError
 from step_jax.models.factory import PRECISIONS
-
-# What `model.remat` may be.
-REMATS = ("none", "backbone", "heads", "all")
+from step_jax.models.remat import REMATS
 
 Changes = Mapping[str, Any]  # key of the configuration -> value
 
@@ -161,16 +159,9 @@ def _accumulate(config: ConfigDict, hardware: Hardware) -> list[Case]:
 def _remat(config: ConfigDict, hardware: Hardware) -> list[Case]:
     del hardware
     return [
-        Case("remat", number, config.train.batch_size, series=name, changes=changes)
-        for number, (name, changes) in enumerate(remat_choices(config, REMATS).items())
+        Case("remat", number, config.train.batch_size, name, changes={"model.remat": name})
+        for number, name in enumerate(REMATS)
     ]
-
-
-def remat_choices(config: ConfigDict, names: Sequence[str]) -> dict[str, Changes]:
-    """What the backward pass computes again: the name of a choice -> its changes."""
-    if "remat" not in config.model:
-        return {}
-    return {name: {"model.remat": name} for name in names}
 
 
 def _largest(config: ConfigDict, hardware: Hardware) -> list[Case]:
