@@ -142,8 +142,14 @@ class TrainingLog:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Reports what is left, and ends; after an error without looking at the step in flight."""
-        if kind is not None:
-            self._pending = None
+        if kind is None:
+            self._end()
+            return
+        self._pending = None
+        with contextlib.suppress(InputError):  # not to hide what ended the training
+            self._end()
+
+    def _end(self) -> None:
         try:
             self.finish()
         finally:

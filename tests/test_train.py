@@ -180,6 +180,21 @@ def test_a_damaged_checkpoint_is_made_again(squares, cheap, cheap_run, tmp_path,
     assert [line["step"] for line in read_log(workdir)] == list(range(1, tiny_run.STEPS + 1))
 
 
+@pytest.mark.parametrize(("size", "file"), [(300, "config.json"), (5000, "train_log.jsonl")])
+def test_a_full_disk_ends_the_run_and_harms_nothing(
+    squares, cheap, cheap_run, tmp_path, small_files_only, size, file
+):
+    """Before anything is written, and in the middle of the run; then there is room again."""
+    config = tiny_run.config(squares)
+    with small_files_only(size), pytest.raises(InputError, match="make room there") as error:
+        train.train(config, tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / file}")
+    assert run_folder.finished_step(tmp_path) is None
+    assert train.train(config, tmp_path) == 0
+    tiny_run.assert_same_checkpoint(cheap_run, tmp_path, tiny_run.STEPS)
+    assert [line["step"] for line in read_log(tmp_path)] == list(range(1, tiny_run.STEPS + 1))
+
+
 # --- asked to stop --------------------------------------------------------------------------------
 
 
