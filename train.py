@@ -48,6 +48,7 @@ from step_jax.optimizer import (
     make_schedule,
     rate_factors,
     rate_table,
+    scaled_rate,
 )
 from step_jax.startup import Startup, process_seconds
 from step_jax.stop_signal import StopSignal
@@ -152,6 +153,7 @@ def train_until(
     batches = training_batches(
         config, input_frames(detector), keyframe_labels=labels, start_step=start
     )
+    inputs = parallel.prefetch(enumerate(batches, start + 1), lambda item: for_step(*item))
     description = inference.describe(
         model=config.model.to_dict(),
         classes=classes,
@@ -201,8 +203,7 @@ def train_until(
         while step < config.train.steps and not stopping:
             step += 1
             with trace.step(step):
-                batch = timed(batches, log)
-                given = parallel.split_batch(for_step(step, batch))
+                (_, batch), given = timed(inputs, log)
                 state, metrics = step_function(state, given, key)
                 recorder.remember(step, batch, state)
                 log.add(metrics)
@@ -268,9 +269,14 @@ def check_groups(config: ConfigDict, shapes: Any) -> None:
 
 
 def print_groups(config: ConfigDict, shapes: Any) -> None:
-    options = config.optimizer
-    lines = describe_groups(shapes, groups=options.groups, learning_rate=options.learning_rate)
-    for line in lines:
+    options, rate = config.optimizer, learning_rate_of(config)
+    if options.reference_batch_size:
+        print(
+            f"learning rate {rate:.4g}: {options.learning_rate:.4g} x train.batch_size "
+            f"{config.train.batch_size} / optimizer.reference_batch_size "
+            f"{options.reference_batch_size}"
+        )
+    for line in describe_groups(shapes, groups=options.groups, learning_rate=rate):
         print(line)
 
 
@@ -305,11 +311,20 @@ def initialised_from(config: ConfigDict, variables: Any, *, continues: bool) -> 
     return variables
 
 
+def learning_rate_of(config: ConfigDict) -> float:
+    """The highest one of training, before the factors of parameters."""
+    return scaled_rate(
+        config.optimizer.learning_rate,
+        batch_size=config.train.batch_size,
+        reference_batch_size=config.optimizer.reference_batch_size,
+    )
+
+
 def schedule_of(config: ConfigDict):
     options, steps = config.optimizer, config.train.steps
     return make_schedule(
         kind=options.schedule,
-        learning_rate=options.learning_rate,
+        learning_rate=learning_rate_of(config),
         total_steps=steps,
         warmup_steps=options.warmup_steps,
         warmup_start=options.warmup_start,
@@ -388,11 +403,11 @@ TARGET_KEYS = ("boxes", "box_mask", "labels", "tube_mask", "example_mask")
 TRAINING_KEYS = ("clips", *source_clips.KEYS, *TARGET_KEYS)
 
 
-def timed(batches: Iterator[Any], log: TrainingLog) -> dict[str, np.ndarray]:
+def timed(inputs: Iterator[Any], log: TrainingLog) -> Any:
     start = time.monotonic()
-    batch = next(batches)
+    found = next(inputs)
     log.waited_for_data(time.monotonic() - start)
-    return batch
+    return found
 
 
 def for_step(step: int, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -112,6 +112,8 @@ def loss() -> dict:
 def optimizer() -> dict:
     return {
         "learning_rate": 5e-5,  # Section 4.1
+        # The train.batch_size that the rate is meant for: another one's is in proportion; 0: any
+        "reference_batch_size": 0,
         # (pattern of parameters' paths, factor of the rate) pairs, the first that matches counts,
         # e.g. (("backbone/*", 0.1), ("*", 1.0)); without any all factors are 1.
         "groups": (),

@@ -82,14 +82,17 @@ def write_annotated(
             frames="middle",
             provenance=dict(provenance),
         ) as writer:
-            for batch in batches:
-                used = parallel.split_batch({name: batch[name] for name in _USED})
+            for batch, used in parallel.prefetch(batches, _used):
                 scores = np.asarray(classify(predictor.variables, used))
                 writer.append(_rows(batch, scores, predictor, stride=stride))
                 windows += int(batch["example_mask"].sum())
     except OSError as error:
         raise not_written(path, error) from error
     return windows
+
+
+def _used(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: batch[name] for name in _USED}
 
 
 def _rows(

@@ -112,8 +112,8 @@ def write_table(
 def _predicted(predictor: Predictor, batches: Iterable[Mapping[str, np.ndarray]]):
     """(batch, tubelets of each step): the device works on a batch while the host reads the next."""
     waiting = None
-    for batch in batches:
-        steps = predictor(batch["clips"])
+    for batch, clips in predictor.prefetch(batches):
+        steps = predictor(clips)
         if waiting is not None:
             yield waiting
         waiting = (batch, steps)

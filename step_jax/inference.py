@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -145,13 +145,20 @@ class Predictor:
     def num_steps(self) -> int:
         return self.detector.plan.num_steps
 
-    def __call__(self, clips: np.ndarray) -> list[Tubelets]:
-        """Result of each step for `clips` uint8 `[B, T_in, S, S, channels]`.
+    def __call__(self, clips: Array) -> list[Tubelets]:
+        """Result of each step for `clips` uint8 `[B, T_in, S, S, channels]`, or from `prefetch`.
 
         B is a multiple of the devices. Returns as soon as the work is queued; `np.asarray` of a
         leaf waits for it.
         """
-        return self._predict(self.variables, parallel.split_batch(clips))
+        on_devices = clips if clips.ndim == 6 else parallel.split_batch(clips)
+        return self._predict(self.variables, on_devices)
+
+    def prefetch(
+        self, batches: Iterable[Mapping[str, np.ndarray]]
+    ) -> Iterator[tuple[Mapping[str, np.ndarray], Array]]:
+        """(batch, its clips for a call), the clips put on the devices ahead of use."""
+        return parallel.prefetch(batches, lambda batch: batch["clips"])
 
 
 def describe(

@@ -72,6 +72,24 @@ def rate_table(schedule: optax.Schedule, total_steps: int) -> np.ndarray:
     return np.asarray(rates, np.float32)
 
 
+def scaled_rate(learning_rate: float, *, batch_size: int, reference_batch_size: int) -> float:
+    """The linear scaling rule (arXiv:1706.02677): the rate of another batch size than its own.
+
+    Args:
+      learning_rate: the one for batches of `reference_batch_size`.
+      batch_size: over all devices.
+      reference_batch_size: 0 takes the rate as it is.
+    """
+    if reference_batch_size < 0:
+        raise InputError(
+            f"optimizer.reference_batch_size is {reference_batch_size}; expected the batch size "
+            "that optimizer.learning_rate is meant for, or 0: it is meant for any"
+        )
+    if not reference_batch_size:
+        return learning_rate
+    return learning_rate * batch_size / reference_batch_size
+
+
 def make_optimizer(
     schedule: optax.Schedule,
     *,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ def data_parallel(function: Callable, *, donate: bool = False) -> Callable:
 
     The replicated arguments and the outputs are ordinary pytrees, without a leading device axis:
     the function must return the same on all devices (`jax.lax.psum`). `batch` is what `split_batch`
-    returns. `wrapped.lower` is as that of a jitted function.
+    or `on_devices` returns. `wrapped.lower` is as that of a jitted function.
     """
     mapped = _pmap(function, out_axes=None, donate_argnums=(0,) if donate else ())
 
@@ -63,6 +64,54 @@ def replicated() -> jax.sharding.Sharding:
     """
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA_AXIS,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def prefetch(
+    items: Iterable[Any], given: Callable[[Any], PyTree], *, ahead: int = 2
+) -> Iterator[tuple[Any, PyTree]]:
+    """(item, the batch that it gives, on the devices): in their order, put there ahead of use.
+
+    While the devices work on a batch, the next ones travel. A wrapped function takes them as they
+    are: not a byte is copied again.
+
+    Args:
+      items: what is iterated over. If that raises an error, or ends, this does so after all that
+        came before, as if nothing were done ahead.
+      given: item -> the `[B, ...]` leaves that go to the devices.
+      ahead: batches that lie there, beside the one in use.
+    """
+    source, waiting = iter(items), collections.deque()
+    while True:
+        while len(waiting) <= ahead and not (waiting and waiting[-1].error):
+            waiting.append(_fetched(source, given))
+        item, batch, error = waiting.popleft()
+        if isinstance(error, StopIteration):
+            return
+        if error is not None:
+            raise error
+        yield item, batch
+
+
+class _Fetched(NamedTuple):
+    item: Any
+    batch: PyTree
+    error: Exception | None
+
+
+def _fetched(source: Iterator[Any], given: Callable[[Any], PyTree]) -> _Fetched:
+    """The next of them, or the error in its place. Ctrl-C is none: that is for now."""
+    try:
+        item = next(source)
+        return _Fetched(item, on_devices(given(item)), None)
+    except Exception as error:
+        return _Fetched(None, None, error)
+
+
+def on_devices(batch: PyTree) -> PyTree:
+    """`split_batch`, each device's share on that device: what a wrapped function would do."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (DATA_AXIS,))
+    shares = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(DATA_AXIS))
+    return jax.device_put(split_batch(batch), shares)
 
 
 def split_batch(batch: PyTree) -> PyTree:

@@ -43,6 +43,7 @@ _YOUNGER_KEYS = {
     "data.source_size": [],
     "train.accumulate": 1,
     "model.remat": "none",
+    "optimizer.reference_batch_size": 0,
     "train.summary": False,
 }
 

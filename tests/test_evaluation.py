@@ -54,6 +54,9 @@ class FakePredictor(types.SimpleNamespace):
         self.calls, self.fails_at = 0, fails_at
         self.corners = np.array([[0.0, 0.0, 0.4, 0.4], second], np.float32)
 
+    def prefetch(self, batches):
+        return ((batch, batch["clips"]) for batch in batches)
+
     def __call__(self, clips):
         self.calls += 1
         if self.calls == self.fails_at:

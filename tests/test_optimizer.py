@@ -15,6 +15,7 @@ from step_jax.optimizer import (
     make_schedule,
     rate_factors,
     rate_table,
+    scaled_rate,
 )
 
 PARAMS = {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.full(3, 2.0, np.float32)}
@@ -197,3 +198,10 @@ def test_factors_of_groups_with_biases_of_their_own():
     assert group_factors(PARAMS, groups=groups) == {"kernel": 0.5, "*": 3.0}
     both = group_factors({"a": PARAMS}, groups=(("a/*", 0.5),), bias_rate=2.0)
     assert both == {"a/*": 0.5, "a/* biases": 1.0}
+
+
+def test_the_rate_is_in_proportion_to_the_batch():
+    assert scaled_rate(0.1, batch_size=32, reference_batch_size=0) == 0.1
+    assert scaled_rate(0.1, batch_size=32, reference_batch_size=8) == pytest.approx(0.4)
+    with pytest.raises(InputError, match=r"optimizer.reference_batch_size is -4; expected the b"):
+        scaled_rate(0.1, batch_size=32, reference_batch_size=-4)

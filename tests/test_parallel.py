@@ -72,6 +72,41 @@ def test_donated_state_is_given_away():
     assert not after.is_deleted()
 
 
+def test_prefetched_batches_are_taken_as_they_are():
+    """A transfer at the call, which the guard forbids, would be a copy."""
+    wrapped = parallel.data_parallel_map(lambda factor, batch: batch["x"] * factor)
+    factor = jax.device_put(np.float32(2), parallel.replicated())
+    items = [("first", batch_of(8)), ("second", batch_of(4))]
+    found = list(parallel.prefetch(items, lambda item: item[1]))
+    assert [item[0] for item, _ in found] == ["first", "second"]
+    for (_, batch), given in found:
+        wrapped(factor, given)  # compiled
+        with jax.transfer_guard("disallow_explicit"):
+            out = wrapped(factor, given)
+            with pytest.raises(Exception, match="Disallowed host-to-device"):
+                wrapped(factor, parallel.split_batch(batch))
+        np.testing.assert_array_equal(out, 2 * batch["x"])
+
+
+def test_two_batches_are_put_on_the_devices_ahead():
+    fetched = []
+    items = parallel.prefetch(range(5), lambda item: fetched.append(item) or batch_of(4))
+    seen = [(item, list(fetched)) for item, _ in items]
+    assert seen == [(item, list(range(min(item + 3, 5)))) for item in range(5)]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_error_of_the_pipeline_comes_at_its_own_step(ahead):
+    def items():
+        yield from (0, 1, 2)
+        raise InputError("record 3 is damaged")
+
+    found = parallel.prefetch(items(), lambda item: batch_of(4), ahead=ahead)
+    assert [next(found)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="record 3"):
+        next(found)
+
+
 def test_an_examples_key_does_not_depend_on_the_split():
     def draw(key, batch):
         index = parallel.example_index(len(batch["x"]))

@@ -73,14 +73,18 @@ def cheap_run(squares, tmp_path_factory):
 @pytest.fixture
 def at_step(monkeypatch):
     """`at_step(n, act)`: act() once, while step n of this process's training is dispatched."""
-    acts = {}
-    split_batch, counter = parallel.split_batch, iter(range(1, 10**6))
+    acts, counter = {}, iter(range(1, 10**6))
 
-    def counting(batch):
-        acts.pop(next(counter), lambda: None)()
-        return split_batch(batch)
+    def data_parallel(step, *, wrap=parallel.data_parallel, **options):
+        wrapped = wrap(step, **options)
 
-    monkeypatch.setattr(train.parallel, "split_batch", counting)
+        def counting(*arguments):
+            acts.pop(next(counter), lambda: None)()
+            return wrapped(*arguments)
+
+        return counting
+
+    monkeypatch.setattr(train.parallel, "data_parallel", data_parallel)
     return acts.__setitem__
 
 
