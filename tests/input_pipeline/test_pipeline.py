@@ -115,19 +115,18 @@ def test_evaluation_repeats_itself(records_dir, evaluated):
     assert_same(evaluate(records_dir, num_threads=1), evaluated)
 
 
-@pytest.mark.parametrize("process_count", [5, NUM_TRAIN + 2])
+@pytest.mark.parametrize(("split", "stride", "process_count"), [("train", 3, 5), ("test", 99, 3)])
 def test_processes_share_the_windows_in_equally_many_batches(
-    records_dir, annotations, process_count
+    records_dir, annotations, split, stride, process_count
 ):
-    parts = [
-        evaluate(records_dir, stride=3, process_index=index, process_count=process_count)
-        for index in range(process_count)
-    ]
+    """Also where there are more of them than windows, the first and the last of a video."""
+    options = {"split": split, "stride": stride, "process_count": process_count}
+    parts = [evaluate(records_dir, process_index=i, **options) for i in range(process_count)]
     assert len({len(batches) for batches in parts}) == 1
     empty = [not any(batch["example_mask"].any() for batch in batches) for batches in parts]
-    assert any(empty) == (process_count > NUM_TRAIN)
+    assert any(empty) == (stride == 99)
     together = [window for batches in parts for window in windows_of(batches)]
-    assert sorted(together) == grid(annotations, "train", 3)  # each once
+    assert sorted(together) == grid(annotations, split, stride)  # each once
 
 
 # --- training
