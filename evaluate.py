@@ -16,8 +16,10 @@ model.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tqdm
@@ -191,9 +193,9 @@ def evaluate_share(config: ConfigDict, shards: Shards, predictor: Predictor, sha
     """The detector's work on a share of the windows, from the beginning."""
     start = time.monotonic()
     with shards.unless_merged(), shards.work(share) as folder:
-        windows = write_tables(config, folder, predictor, share)
-        seconds = time.monotonic() - start
-        shards.finish(share, {"windows": windows, "seconds": seconds})
+        told = write_tables(config, folder, predictor, share)
+        windows, seconds = told["windows"], time.monotonic() - start
+        shards.finish(share, {**told, "seconds": seconds})
         part = "" if share == WHOLE else f", share {share}"
         text = f"checkpoint {predictor.step}{part}: {windows} windows in {seconds:.1f} s"
         print(f"{text}, {shards.folder}", flush=True)
@@ -209,38 +211,54 @@ def merge_shares(config: ConfigDict, shards: Shards) -> dict[str, Any]:
             "checkpoint": shards.identity["checkpoint"],
             "windows": sum(share["windows"] for share in told),
             "seconds": round(sum(share["seconds"] for share in told), 2),
+            "skipped": skipped_windows(told),
             "identity": shards.identity,
         }
         evaluations.write_metrics(folder, report)
         print(text, flush=True)
+        if skipped := len(report["skipped"]):
+            print(f"without {skipped} windows of damaged records, which metrics.json lists")
     return shards.result()
 
 
-def write_tables(config: ConfigDict, folder: epath.Path, predictor: Predictor, share: Share) -> int:
-    """The table of detections, and that of tubelets if it is wanted; returns the windows."""
+def skipped_windows(shares: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of damaged records, of all shares, in the order of videos and frames."""
+    windows = [window for share in shares for window in share["skipped"]]
+    return sorted(windows, key=lambda window: (window["video"], window["start"]))
+
+
+def write_tables(
+    config: ConfigDict, folder: epath.Path, predictor: Predictor, share: Share
+) -> dict[str, Any]:
+    """The table of detections, and that of tubelets if it is wanted.
+
+    Returns how many windows they are of, and which were skipped, JSON-ready.
+    """
     provenance = {"checkpoint": str(predictor.step), "split": config.data.eval_split}
     if config.data.ava_version:
         provenance |= {
             "ava_version": config.data.ava_version,
             "image_size": str(predictor.image_size),
         }
-    batches = evaluation_batches(config, predictor, share)
+    batches, skipped = evaluation_batches(config, predictor, share)
     common = {"stride": config.eval.stride, "provenance": provenance}
     if config.eval.boxes == "annotated":
-        return write_annotated(folder / TABLE, predictor, batches, **common)
-    return write_table(
-        folder / TABLE,
-        predictor,
-        batches,
-        **common,
-        limits=evaluation_config.detection_limits(config),
-        tubelets=folder / TUBELETS if config.eval.tubes else None,
-        tubelet_steps=config.eval.tube_steps,
-    )
+        windows = write_annotated(folder / TABLE, predictor, batches, **common)
+    else:
+        windows = write_table(
+            folder / TABLE,
+            predictor,
+            batches,
+            **common,
+            limits=evaluation_config.detection_limits(config),
+            tubelets=folder / TUBELETS if config.eval.tubes else None,
+            tubelet_steps=config.eval.tube_steps,
+        )
+    return {"windows": windows, "skipped": [dataclasses.asdict(window) for window in skipped]}
 
 
 def evaluation_batches(config: ConfigDict, predictor: Predictor, share: Share):
-    """A share of the windows of the evaluation split, under a progress bar."""
+    """A share of the evaluation split's windows, under a progress bar; and those skipped so far."""
     hide_accelerators()
     from input_pipeline.pipeline import eval_batches, num_eval_batches  # TensorFlow
 
@@ -264,10 +282,12 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor, share: Share):
         flow_frames=predictor.modality.flow_frames,
         max_tubes=config.data.max_tubes,
         num_threads=config.data.threads,
+        max_damaged=config.data.max_damaged,
+        tell=tqdm.tqdm.write,
     )
-    batches = tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
+    shown = tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
     # Small shares end with batches that only make their number the same everywhere.
-    return (batch for batch in batches if batch["example_mask"].any())
+    return (batch for batch in shown if batch["example_mask"].any()), batches.skipped
 
 
 def evaluation_keyframes(

@@ -62,7 +62,7 @@ class Damage:
         if record not in self._reasons:
             reason = self.salvage.reasons.get(record)
             reason = reason or self._examination.find(record, serialized) or error
-            self._meet(record, self.name(record), reason)
+            self._meet(record, name_of(record, self._index, self._shards), reason)
         video = str(self._index.video_ids[self._index.record_video[record]])
         self.skipped.append(Skipped(video, start, record, self._reasons[record]))
 
@@ -73,19 +73,6 @@ class Damage:
                 expected = dict(self._shards)[path]
                 reason = f"the file holds {expected + surplus} records, expected {expected}"
                 self._meet(path, path, reason)
-
-    def name(self, record: int) -> str:
-        """How messages name a record: its file, its place there, its video and frames."""
-        counts = [count for _, count in self._shards]
-        stops = np.cumsum(counts)
-        shard = int(np.searchsorted(stops, record, side="right"))
-        place = record - (stops[shard] - counts[shard])
-        video = str(self._index.video_ids[self._index.record_video[record]])
-        first, stop = self._index.first_frame[record], self._index.stop_frame[record]
-        return (
-            f"{self._shards[shard][0]}: record {place} of {counts[shard]}, counted from 0 (video "
-            f"{video!r}, frames {first} to {stop - 1})"
-        )
 
     def _meet(self, key: int | str, name: str, reason: str):
         self._reasons[key] = reason
@@ -113,6 +100,17 @@ class Batches(Iterator):
 
     def __next__(self) -> dict[str, np.ndarray]:
         return next(self._batches)
+
+
+def name_of(record: int, index: RecordsIndex, shards: Sequence[tuple[str, int]]) -> str:
+    """How messages name a record: its file, its place there, its video and frames."""
+    stops = np.cumsum([count for _, count in shards])
+    shard = int(np.searchsorted(stops, record, side="right"))
+    path, count = shards[shard]
+    place = record - (stops[shard] - count)
+    video = str(index.video_ids[index.record_video[record]])
+    frames = f"frames {index.first_frame[record]} to {index.stop_frame[record] - 1}"
+    return f"{path}: record {place} of {count}, counted from 0 (video {video!r}, {frames})"
 
 
 def say(text: str):

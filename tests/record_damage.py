@@ -10,9 +10,9 @@ import tensorflow as tf
 from input_pipeline import records
 
 
-def shard(folder, number) -> pathlib.Path:
-    """A training file."""
-    return pathlib.Path(records.shard_paths(folder, "train", allow_missing=True)[number][0])
+def shard(folder, number, split="train") -> pathlib.Path:
+    """A record file."""
+    return pathlib.Path(records.shard_paths(folder, split, allow_missing=True)[number][0])
 
 
 def offsets(path) -> list[int]:
@@ -63,9 +63,11 @@ def rewrite(path, change, record):
     replace(path, changed, record)
 
 
-def change_image(change, place=5):
+def change_image(change, place=5, kind="frames"):
+    """Changes one of a record's images, and nothing else."""
+
     def changed(feature):
-        frames = feature["frames"].bytes_list.value
+        frames = feature[kind].bytes_list.value
         frames[place] = change(frames[place])
 
     return lambda path, record: rewrite(path, changed, record)
