@@ -331,7 +331,7 @@ def test_two_jobs_and_a_training_that_are_killed_again_and_again(
         ),
     ]
     running = [tiny_run.start(*command, cache=compilation_cache) for command in commands]
-    statuses, kills, deadline = [None] * 3, 0, time.monotonic() + 600
+    statuses, kills, deadline = [None] * 3, 0, time.monotonic() + 1800
     while None in statuses:
         assert time.monotonic() < deadline
         time.sleep(chance.uniform(0.5, 6))
