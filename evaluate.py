@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import tqdm
 from absl import flags
 from etils import epath
@@ -30,7 +31,7 @@ from ml_collections import ConfigDict, config_flags
 import evaluation_config
 from input_pipeline import keyframes
 from input_pipeline.accelerators import hide_accelerators
-from step_jax import compilation_cache, evaluations
+from step_jax import compilation_cache, evaluations, hosts, run_folder
 from step_jax.annotated_boxes import write_annotated
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import run_with_flags
@@ -47,7 +48,8 @@ from step_jax.evaluation_shards import (
     complete_shards,
     is_share_complete,
 )
-from step_jax.inference import Predictor, restore_predictor
+from step_jax.files import check_folder
+from step_jax.inference import Predictor, predictor_for_all, restore_predictor
 from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.ucf101_24 import evaluation as ucf_evaluation
 from step_jax.stop_signal import StopSignal
@@ -71,15 +73,26 @@ def define_flags() -> None:
         "poll_seconds", 5.0, "How often --watch looks for a new checkpoint.", lower_bound=0.1
     )
     flags.DEFINE_string("shard", None, "I/N: the I-th of N shares; the last job merges them.")
+    hosts.define_flags()
 
 
 def main() -> None:
     options = flags.FLAGS
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the training run")
+    check_folder(options.workdir, flag="--workdir")
     compilation_cache.keep_programs(options.compilation_cache)
     workdir = epath.Path(options.workdir)
     share = Share.parse(options.shard) if options.shard is not None else None
+    if hosts.initialise_from_flags():
+        if options.watch or options.shard or options.detections:
+            raise InputError(
+                "--multihost: not with --watch, --shard or --detections, which are of one process "
+                "each; several that watch share the work by --shard"
+            )
+        with hosts.together():
+            evaluate_together(options.config, workdir, options.checkpoint)
+        return
     if options.watch:
         with StopSignal() as stop:
             stop.run_interruptibly(lambda: watch(options.config, workdir, share, stop))
@@ -143,13 +156,32 @@ def watch(
     ).run()
 
 
+def evaluate_together(config: ConfigDict | None, workdir: epath.Path, checkpoint: str) -> None:
+    """What one process of several does: the first reads the checkpoint, all share the windows."""
+    config = config or evaluation_config.read_configuration(workdir)
+    run_folder.check_processes(config.to_dict())
+    predictor = description = None
+    if hosts.is_writer():
+        checkpoints = Checkpoints(workdir, read_only=True)
+        step = checkpoints.find(checkpoint)
+        predictor = restore_predictor(checkpoints, step)
+        description = checkpoints.describe(step)
+    evaluate_checkpoint(config, workdir, predictor_for_all(predictor, description))
+
+
 def evaluate_checkpoint(
     config: ConfigDict, workdir: epath.Path, predictor: Predictor
 ) -> dict[str, Any]:
-    """Runs the detector over the evaluation split; prints and writes the result, returns it."""
-    shards = open_shards(config, workdir, predictor)
-    evaluate_share(config, shards, predictor, WHOLE)
-    return merge_shares(config, shards)
+    """Runs the detector over the evaluation split; prints and writes the result, returns it.
+
+    Several processes call it together, and share the windows.
+    """
+    share = Share(jax.process_index() + 1, jax.process_count())
+    shards = open_shards(config, workdir, predictor, count=share.count)
+    evaluate_share(config, shards, predictor, share)
+    hosts.barrier("evaluated")
+    report = merge_shares(config, shards) if hosts.is_writer() else None
+    return hosts.writers("report", report)
 
 
 def evaluate_as_job(
@@ -266,7 +298,7 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor, share: Share):
         "split": config.data.eval_split,
         "clip_frames": predictor.clip_frames,
         "stride": config.eval.stride,
-        "batch_size": config.eval.batch_size,
+        "batch_size": config.eval.batch_size // jax.process_count(),
         "videos": config.data.eval_videos,
         "keyframes": evaluation_keyframes(config, predictor),
         "process_count": share.count,
@@ -283,9 +315,10 @@ def evaluation_batches(config: ConfigDict, predictor: Predictor, share: Share):
         max_tubes=config.data.max_tubes,
         num_threads=config.data.threads,
         max_damaged=config.data.max_damaged,
-        tell=tqdm.tqdm.write,
+        tell=tqdm.tqdm.write if hosts.is_writer() else hosts.say,
     )
-    shown = tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch")
+    quiet = not hosts.is_writer()
+    shown = tqdm.tqdm(batches, total=total, desc="evaluating", unit="batch", disable=quiet)
     # Small shares end with batches that only make their number the same everywhere.
     return (batch for batch in shown if batch["example_mask"].any()), batches.skipped
 

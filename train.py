@@ -25,6 +25,7 @@ from step_jax import (
     compilation_cache,
     evaluations,
     failures,
+    hosts,
     inference,
     parallel,
     profiling,
@@ -38,6 +39,7 @@ from step_jax.accumulation import check_accumulation
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
+from step_jax.files import check_folder
 from step_jax.loss_options import LossOptions
 from step_jax.modality import Modality
 from step_jax.models.factory import build_detector, check_modality, input_frames
@@ -64,12 +66,14 @@ def define_flags() -> None:
     flags.DEFINE_string("replay", None, "Make a failed step again: a file of WORKDIR/failures.")
     flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
     flags.DEFINE_string("profile", None, profiling.HELP)
+    hosts.define_flags()
 
 
 def main() -> int:
     options = flags.FLAGS
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the run, made if missing")
+    check_folder(options.workdir, flag="--workdir")
     compilation_cache.keep_programs(options.compilation_cache)
     if options.replay:
         config = options.config or evaluation_config.read_configuration(options.workdir)
@@ -79,7 +83,9 @@ def main() -> int:
     startup = Startup(import_seconds=process_seconds(), command=sys.argv)
     profile = profiling.parse(options.profile)
     workdir = epath.Path(options.workdir)
-    return train(options.config, workdir, startup=startup, profile=profile)
+    hosts.initialise_from_flags()
+    with hosts.together():
+        return train(options.config, workdir, startup=startup, profile=profile)
 
 
 def train(
@@ -103,6 +109,7 @@ def train_until(
     startup: Startup,
     profile: profiling.Wanted | None,
 ) -> int:
+    run_folder.check_processes(config.to_dict())
     check_config(config)
     info = records.load_info(evaluation_config.records_folder(config))
     modality = modality_of(config)
@@ -130,21 +137,23 @@ def train_until(
     check_groups(config, shapes["params"])
     check_accumulation(config.train.accumulate, shapes)
 
-    # The state: new, of another run's parameters, or of the last checkpoint.
-    run_folder.open_for_training(workdir, config.to_dict())
-    run_folder.write_parameters(workdir, shapes)
-    print_groups(config, shapes["params"])
-    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-    continues = checkpoints.latest_step() is not None
-    variables = initialise()
-    if config.train.init_from:
-        variables = initialised_from(config, variables, continues=continues)
-    state = jax.device_put(create_train_state(variables, optimizer), parallel.replicated())
+    # The state: new, of another run's parameters, or of the last checkpoint. One process has it.
+    state = create_train_state(initialise(), optimizer)
     startup.done("parameters")
-    if continues:
-        state = checkpoints.restore_latest(like=state)
-        startup.done("restore")
-        print(f"continuing from checkpoint {int(state.step)}", flush=True)
+    if hosts.is_writer():
+        run_folder.open_for_training(workdir, config.to_dict())
+        run_folder.write_parameters(workdir, shapes)
+        print_groups(config, shapes["params"])
+        checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+        continues = checkpoints.latest_step() is not None
+        if config.train.init_from:
+            variables = initialised_from(config, state.variables, continues=continues)
+            state = create_train_state(variables, optimizer)
+        if continues:
+            state = checkpoints.restore_latest(like=state)
+            startup.done("restore")
+            print(f"continuing from checkpoint {int(state.step)}", flush=True)
+    state = parallel.replicate(hosts.broadcast(state))
     start = int(state.step)
     traced = profile and profile.steps(start=start, total=config.train.steps)
 
@@ -166,6 +175,7 @@ def train_until(
     )
     log = TrainingLog(
         workdir,
+        writes=hosts.is_writer(),
         start_step=start,
         total_steps=config.train.steps,
         batch_size=config.train.batch_size,
@@ -177,12 +187,13 @@ def train_until(
 
     def save(state: TrainState) -> None:
         log.flush()  # a state made from a broken loss is not saved
-        with log.paused():
-            checkpoints.save(state, description)
-            checkpoints.wait()
+        if hosts.is_writer():
+            with log.paused():
+                checkpoints.save(state, description)
+                checkpoints.wait()
 
     def evaluate_now(step: int) -> None:
-        predictor = inference.restore_predictor(checkpoints, step)
+        predictor = inference.predictor_of(description, state.variables, step=step)
         report = evaluate.evaluate_checkpoint(config, workdir, predictor)
         log.add_scalars(step, evaluation_scalars(report))
 
@@ -191,15 +202,17 @@ def train_until(
             stop.run_interruptibly(lambda: evaluate_now(step))
 
     folder = workdir / profiling.FOLDER
+    traced = traced if hosts.is_writer() else None
     trace = profiling.Profile(traced, folder, wait=log.flush, paused=log.paused)
-    page = drawing_summary(workdir, wanted=config.train.summary)
+    page = drawing_summary(workdir, wanted=config.train.summary and hosts.is_writer())
     recorder = failures.FailureRecorder(workdir, key=key, classes=len(classes))
     with page, log, trace, recorder:
         stop.begin()
-        step, stopping = start, stop.requested
+        step, vote = start, hosts.StopVote()
+        stopping = hosts.any_stops(stop.requested)
         if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
             evaluate_unless_stopped(start)  # the run was interrupted there
-            stopping = stop.requested
+            stopping = hosts.any_stops(stop.requested)
         while step < config.train.steps and not stopping:
             step += 1
             with trace.step(step):
@@ -207,19 +220,21 @@ def train_until(
                 state, metrics = step_function(state, given, key)
                 recorder.remember(step, batch, state)
                 log.add(metrics)
-            stopping = stop.requested  # looked at once: a signal may come at any moment
+            stopping = vote(stop.requested)  # looked at once: a signal may come at any moment
             if stopping or is_checkpoint_due(config, step):
                 save(state)
-                stopping = stop.requested  # all that there is has been saved
+                stopping = hosts.any_stops(stop.requested)  # all that there is has been saved
             if not stopping and is_evaluation_due(config, step):
                 evaluate_unless_stopped(step)
-                stopping = stop.requested
-    checkpoints.close()
+                stopping = hosts.any_stops(stop.requested)
+    if hosts.is_writer():
+        checkpoints.close()
     if stopping:
         saved = f"saved checkpoint {step}" if step else "nothing to save yet"
         print(f"{stopping}: {saved}; the same command continues")
         return INTERRUPTED if stopping == "SIGINT" else 0
-    run_folder.mark_finished(workdir, step=step)
+    if hosts.is_writer():
+        run_folder.mark_finished(workdir, step=step)
     print(f"trained {step} steps; checkpoints in {workdir}")
     return 0
 
@@ -385,6 +400,7 @@ def training_batches(
         batch_size=config.train.batch_size // jax.process_count(),
         seed=config.seed,
         start_step=start_step,
+        streams=data.streams,
         modality=data.modality,
         flow_frames=data.flow_frames,
         augment=Augment(**config.augment.to_dict()),
@@ -395,6 +411,7 @@ def training_batches(
         process_count=jax.process_count(),
         shuffle_records=data.shuffle_records,
         num_threads=data.threads,
+        tell=hosts.say,
         max_damaged=data.max_damaged,
     )
 
@@ -427,7 +444,8 @@ def is_evaluation_due(config: ConfigDict, step: int) -> bool:
 
 
 def is_evaluated(config: ConfigDict, workdir: epath.Path, step: int) -> bool:
-    return (evaluation_config.part(config), step) in evaluations.read_metrics(workdir)
+    found = evaluations.read_metrics(workdir) if hosts.is_writer() else {}
+    return hosts.writers("evaluated", (evaluation_config.part(config), step) in found)
 
 
 def evaluation_scalars(report: Mapping[str, Any]) -> dict[str, float]:

@@ -46,6 +46,9 @@ def data() -> dict:
         "fps": 0.0,  # of the records' frames; detection resamples to it; 0 keeps a video's own
         "background": "keep",  # "keep" | "skip" training windows without an annotated tube
         "shuffle_records": 1024,  # records held in the shuffle buffer; of AVA keyframes
+        # Parts that the records are read in, each with an equal share of every batch: a multiple of
+        # the processes of a run. With it, and not with the processes, the batches change.
+        "streams": 1,
         "threads": 0,  # of the input pipeline; 0 lets tf.data choose
         # Damaged records of a process that are skipped and counted; at one more it stops.
         "max_damaged": 0,

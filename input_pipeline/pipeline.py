@@ -5,10 +5,15 @@ of each; of AVA, where the keyframes are known, every one of them. What is drawn
 augmented, depends on (seed, epoch, record); the order on (seed, epoch). The stream runs on from
 epoch to epoch, so that every batch is full, and starts at any step without decoding what came
 before.
+
+There may be several streams, each over its own part of the records, which fill every batch in
+equal parts. Processes share them out. So the batches of all processes, side by side, are the same
+however many processes there are.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +39,7 @@ from input_pipeline.plans import (
     EpochPlan,
     EveryWindowPlan,
     GridPlan,
-    process_share,
+    stream_shares,
 )
 from input_pipeline.reading import FILES_AT_ONCE, read_records
 from input_pipeline.records import RecordsIndex, RecordsInfo
@@ -62,6 +67,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    streams: int = 1,
     modality: str = "rgb",
     flow_frames: int = 5,
     augment: Augment | None = None,
@@ -88,6 +94,8 @@ def train_batches(
       batch_size: windows a batch, of this process.
       seed: of order, windows and augmentation.
       start_step: the first batch, counted from the stream's beginning.
+      streams: of all processes together, a multiple of their number. Each has a part of the
+        records, epochs of its own, and an equal part of every batch.
       modality, flow_frames: what a clip's channels are, see `step_jax.modality`.
       augment: None does nothing.
       source_size: height and width of frames that the device resizes, instead of "clips" here: what
@@ -99,8 +107,8 @@ def train_batches(
       keyframes: of AVA, whose records hold pixels alone: the windows, all of which are drawn in
         every epoch, and their tubes; `background` and `min_target_frames` have no meaning then.
       process_index, process_count: which part of the records is this process's.
-      shuffle_records: held in the shuffle buffer, or fewer if they fill 256 MiB; of AVA windows,
-        and 1 GiB.
+      shuffle_records: held in the shuffle buffer of a stream, or fewer if they fill 256 MiB; of AVA
+        windows, and 1 GiB.
       num_threads: of decoding; 0 takes one a core.
       prefetch: batches made ahead.
       max_damaged: damaged records, more than which are an error; windows that cannot be made of the
@@ -123,7 +131,13 @@ def train_batches(
     """
     window, kind = WindowShape(clip_frames, input_frames), Modality(modality, flow_frames)
     source = _Source.open(records_dir, split, window, kind, keyframes, max_damaged=max_damaged)
-    share = process_share(source.index.num_records, process_index, process_count)
+    shares = stream_shares(
+        source.index.num_records,
+        streams=streams,
+        process_index=process_index,
+        process_count=process_count,
+        batch_size=batch_size,
+    )
     min_target_frames = _check_min_target_frames(min_target_frames, clip_frames)
     if keyframes is None:
         table = clips.window_table(source.index, window, min_target_frames=min_target_frames)
@@ -131,11 +145,11 @@ def train_batches(
         if eligible is None:
             raise InputError(f"background is {background!r}; expected 'keep' or 'skip'")
         clips.check_max_tubes(table, source.index, eligible, max_tubes=max_tubes, split=split)
-        plan = EpochPlan(index=source.index, eligible=eligible, share=share, seed=seed)
+        whole = EpochPlan(index=source.index, eligible=eligible, share=shares[0], seed=seed)
         joined = None
     else:
         grid = source.keyframe_grid(keyframes)
-        plan = EveryWindowPlan(grid=grid, share=share, seed=seed)
+        whole = EveryWindowPlan(grid=grid, share=shares[0], seed=seed)
         joined = source.people(keyframes, grid, max_tubes=max_tubes)
     make = source.maker(
         modality=kind,
@@ -146,13 +160,23 @@ def train_batches(
         joined=joined,
         source_size=source_size,
     )
-    buffer = min(shuffle_records, _most_windows(plan, source.record_bytes), plan.num_drawn)
+    plans = [dataclasses.replace(whole, share=share) for share in shares]
+    at_once = batch_size // len(plans)
 
     threads, damage = _threads(num_threads), source.damage(max_damaged, tell)
 
     def drawn(step: int, salvage: Salvage | None = None) -> tf.data.Dataset:
-        files = {"shuffle_buffer": max(1, buffer), "salvage": salvage}
-        return _drawn_records(plan, source.shards, position=step * batch_size, **files)
+        every = [
+            _drawn_records(
+                plan,
+                source.shards,
+                position=step * at_once,
+                shuffle_buffer=_shuffle_buffer(plan, shuffle_records, source.record_bytes),
+                salvage=salvage,
+            )
+            for plan in plans
+        ]
+        return _in_turn(every, at_once)
 
     def batched(windows: tf.data.Dataset) -> tf.data.Dataset:
         batches = windows.batch(batch_size, drop_remainder=True).prefetch(prefetch)
@@ -394,6 +418,20 @@ def _drawn_records(
     return (
         tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_windows).skip(num_skipped)
     )
+
+
+def _in_turn(streams: list[tf.data.Dataset], at_once: int) -> tf.data.Dataset:
+    """Elements of streams without end: so many of the first, of the second, ..., of the first."""
+    if len(streams) == 1:
+        return streams[0]
+    turns = tf.data.Dataset.from_tensor_slices(np.repeat(np.arange(len(streams)), at_once))
+    return tf.data.Dataset.choose_from_datasets(streams, turns.repeat())
+
+
+def _shuffle_buffer(
+    plan: EpochPlan | EveryWindowPlan, shuffle_records: int, record_bytes: int
+) -> int:
+    return max(1, min(shuffle_records, _most_windows(plan, record_bytes), plan.num_drawn))
 
 
 def _most_windows(plan: EpochPlan | EveryWindowPlan, record_bytes: int) -> int:

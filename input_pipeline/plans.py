@@ -29,6 +29,33 @@ def process_share(num_records: int, process_index: int, process_count: int) -> r
     )
 
 
+def stream_shares(
+    num_records: int, *, streams: int, process_index: int, process_count: int, batch_size: int
+) -> list[range]:
+    """The records of each stream that a process reads, one after the other.
+
+    A stream's part of the records and of every batch depends on the number of streams alone, not
+    on that of processes. `batch_size` is of this process. Raises InputError where streams do not
+    divide over processes, or a batch not over streams.
+    """
+    if streams > num_records:
+        raise InputError(f"data.streams is {streams}; expected at most {num_records}, the records")
+    if streams < 1 or streams % process_count:
+        raise InputError(
+            f"data.streams is {streams} and there are {process_count} processes; expected a "
+            f"multiple, e.g. {max(1, streams // process_count) * process_count}. With another "
+            "value a run draws other batches: it is chosen once, at the start"
+        )
+    own = streams // process_count
+    if batch_size % own:
+        raise InputError(
+            f"data.streams is {streams}: a batch of {batch_size * process_count} does not divide "
+            "over the streams; expected a multiple of them"
+        )
+    first = process_index * own
+    return [process_share(num_records, each, streams) for each in range(first, first + own)]
+
+
 class EpochDraw(NamedTuple):
     """What one epoch does with the R records of a split; its plan says which windows are whose.
 
@@ -47,7 +74,7 @@ class EpochDraw(NamedTuple):
 class EpochPlan:
     """Training: one window of each record that has one, a function of (seed, epoch, record).
 
-    eligible: bool [F], the starts that may be drawn. share: the records of this process.
+    eligible: bool [F], the starts that may be drawn. share: the records of this stream.
     first, count: int64 [R], which windows of a draw are each record's: its own, if it has one.
     """
 
@@ -61,8 +88,8 @@ class EpochPlan:
             raise InputError(f"seed is {self.seed}; expected 0 or more")
         if not self.num_drawn:
             raise InputError(
-                "no record of this process has a window to draw; check the split's tubes, "
-                "`background` and `min_target_frames`, or use fewer processes"
+                "no record of a stream has a window to draw; check the split's tubes, "
+                "`background` and `min_target_frames`, or use fewer streams"
             )
 
     @cached_property
@@ -81,7 +108,7 @@ class EpochPlan:
 
     @cached_property
     def num_drawn(self) -> int:
-        """Windows an epoch, of this process."""
+        """Windows an epoch, of this stream."""
         return int(self.count[self.share.start : self.share.stop].sum())
 
     def draw(self, epoch: int) -> EpochDraw:
@@ -97,7 +124,7 @@ class EpochPlan:
 class EveryWindowPlan:
     """Training: every window of a grid once an epoch; what is done to it depends on (seed, epoch).
 
-    grid: the windows, of all records. share: the records of this process.
+    grid: the windows, of all records. share: the records of this stream.
     """
 
     grid: GridPlan
@@ -108,7 +135,7 @@ class EveryWindowPlan:
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; expected 0 or more")
         if not self.num_drawn:
-            raise InputError("no record of this process has a window; use fewer processes")
+            raise InputError("no record of a stream has a window; use fewer streams")
 
     @property
     def first(self) -> np.ndarray:
@@ -125,7 +152,7 @@ class EveryWindowPlan:
 
     @cached_property
     def num_drawn(self) -> int:
-        """Windows an epoch, of this process."""
+        """Windows an epoch, of this stream."""
         return self.grid.num_windows(self.share)
 
     def draw(self, epoch: int) -> EpochDraw:

@@ -76,15 +76,20 @@ class Checkpoints:
             [policies.LatestN(keep), _BestEvaluated(self.workdir)]
         )
         self._read_only = read_only
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        alone = _of_one_process()
         self._manager = ocp.CheckpointManager(
             self._folder,
             # With handlers rather than names, or a fresh manager cannot tell what an item holds.
             item_handlers={
-                "model": ocp.StandardCheckpointHandler(),
-                "training": ocp.StandardCheckpointHandler(),
-                "description": ocp.JsonCheckpointHandler(),
+                "model": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "training": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "description": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
             },
             options=ocp.CheckpointManagerOptions(
+                create=False,
+                multiprocessing_options=alone,
                 preservation_policy=keep_policy,
                 read_only=read_only,
                 enable_async_checkpointing=not read_only,
@@ -135,6 +140,8 @@ class Checkpoints:
         or the disk does not take it.
         """
         step = int(state.step)
+        if jax.process_count() > 1:
+            state = jax.device_get(state)  # orbax would wait for the others to write their part
         trees = _trees(state)
         arrays = {path: np.asarray(leaf) for path, leaf in by_path(trees).items()}
         _check_finite(arrays, step)
@@ -382,14 +389,23 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in _PASSING)
 
 
+def _of_one_process() -> ocp.options.MultiprocessingOptions:
+    """Of several processes the first alone reads and writes checkpoints; orbax asks no other."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="writer"
+    )
+
+
 def _absolute(path: epath.Path) -> epath.Path:
     """Orbax takes absolute paths only; those of object stores (gs://...) are."""
     return path if "://" in str(path) else path.resolve()
 
 
 def _abstract(tree: PyTree) -> PyTree:
-    """Shapes and dtypes, on this machine's devices: the ones that saved it may be others."""
-    everywhere = parallel.replicated()
+    """Shapes and dtypes, on this process's devices: the ones that saved it may be others."""
+    everywhere = parallel.replicated_here()
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree
     )

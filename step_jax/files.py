@@ -26,6 +26,15 @@ def write_text(path: epath.PathLike, text: str) -> None:
         raise not_written(path, error) from error
 
 
+def check_folder(path: epath.PathLike, *, flag: str) -> None:
+    """Raises InputError for an object store's URL, which would make a folder named `gs:` here."""
+    if "://" in str(path):
+        raise InputError(
+            f"{flag} {path}: object stores cannot append to files or rename them, as runs do; "
+            "mount the bucket and give the folder (docs/pods.md)"
+        )
+
+
 def not_written(path: epath.PathLike, error: OSError) -> InputError:
     """The one line for a file that the disk did not take."""
     return InputError(

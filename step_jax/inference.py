@@ -15,7 +15,7 @@ import numpy as np
 from etils import epath
 
 from step_jax import boxes as box_ops
-from step_jax import parallel, proposals
+from step_jax import hosts, parallel, proposals
 from step_jax.checkpoint import Checkpoints
 from step_jax.detector_loss import normalise_clips
 from step_jax.modality import RGB, Modality
@@ -217,6 +217,25 @@ def restore_predictor(checkpoints: Checkpoints, step: int) -> Predictor:
     template = abstract_predictor(checkpoints.describe(step))
     variables = checkpoints.restore_variables(step, template.variables)
     return template.with_variables(variables, step=step)
+
+
+def predictor_for_all(predictor: Predictor | None, description: Mapping[str, Any]) -> Predictor:
+    """The writer's predictor at all processes, of which it alone has read the checkpoint.
+
+    `description` is the checkpoint's; both are None elsewhere.
+    """
+    description = hosts.writers("description", description)
+    step = hosts.writers("step of predictor", predictor.step if predictor else None)
+    template = predictor or abstract_predictor(description)
+    variables = jax.tree.map(
+        lambda leaf: leaf if predictor else np.zeros(leaf.shape, leaf.dtype), template.variables
+    )
+    return template.with_variables(parallel.replicate(hosts.broadcast(variables)), step=step)
+
+
+def predictor_of(description: Mapping[str, Any], variables: PyTree, *, step: int) -> Predictor:
+    """The predictor that a description tells of, with the variables of a running training."""
+    return abstract_predictor(description).with_variables(variables, step=step)
 
 
 def abstract_predictor(description: Mapping[str, Any]) -> Predictor:

@@ -26,7 +26,7 @@ def data_parallel(function: Callable, *, donate: bool = False) -> Callable:
     mapped = _pmap(function, out_axes=None, donate_argnums=(0,) if donate else ())
 
     def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
-        return mapped(replicated, batch, more)
+        return _of_all_processes(mapped(replicated, batch, more))
 
     wrapped.lower = lambda replicated, batch, *more: mapped.lower(replicated, batch, more)
     return wrapped
@@ -35,12 +35,16 @@ def data_parallel(function: Callable, *, donate: bool = False) -> Callable:
 def data_parallel_map(function: Callable) -> Callable:
     """Wraps `function(replicated, batch, *more) -> batch-like outputs`, gathered in order.
 
-    Leaves of the outputs come back as `[B, ...]`, the batch put together again.
+    Leaves of the outputs come back as `[B, ...]`, the batch put together again. Of several
+    processes each works for itself, whatever the others do.
     """
-    mapped = _pmap(function, out_axes=0)
+    mapped = None
 
     def wrapped(replicated: PyTree, batch: PyTree, *more: PyTree) -> PyTree:
-        out = mapped(replicated, batch, more)
+        nonlocal mapped
+        if mapped is None:  # now, because nothing may ask for devices before all processes are here
+            mapped = _pmap(function, out_axes=0, devices=_own_devices())
+        out = mapped(_of_this_process(replicated), batch, more)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
     return wrapped
@@ -62,8 +66,66 @@ def replicated() -> jax.sharding.Sharding:
     Put what is fed in there first. Otherwise the function is compiled a second time, for its own
     output, or its arguments are copied to the devices at every call.
     """
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (DATA_AXIS,))
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.sharding.NamedSharding(_mesh(), jax.sharding.PartitionSpec())
+
+
+def split() -> jax.sharding.Sharding:
+    """One part of the first axis on each device of all processes."""
+    return jax.sharding.NamedSharding(_mesh(), jax.sharding.PartitionSpec(DATA_AXIS))
+
+
+def replicated_here() -> jax.sharding.Sharding:
+    """All of it on every device of this process."""
+    return jax.sharding.NamedSharding(_mesh().local_mesh, jax.sharding.PartitionSpec())
+
+
+def replicate(tree: PyTree) -> PyTree:
+    """Puts arrays, which are the same at all processes, where `replicated` says."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, replicated())
+    # Not device_put, which sends everything between the processes to compare it.
+    return _of_all_processes(jax.device_put(tree, replicated_here()))
+
+
+def _mesh() -> jax.sharding.Mesh:
+    """All devices, those of a process side by side, as pmap has them."""
+    devices = sorted(jax.devices(), key=lambda device: device.process_index)
+    return jax.sharding.Mesh(np.array(devices), (DATA_AXIS,))
+
+
+def _own_devices() -> list[jax.Device] | None:
+    return jax.local_devices() if jax.process_count() > 1 else None
+
+
+def _of_all_processes(tree: PyTree) -> PyTree:
+    """Replicated arrays as pmap gives them to each process -> the same of all, without a copy.
+
+    As such they go in again, and are donated, and saved.
+    """
+    if jax.process_count() == 1:
+        return tree
+    everywhere = replicated()
+
+    def join(leaf: jax.Array) -> jax.Array:
+        parts = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, parts)
+
+    return jax.tree.map(join, tree)
+
+
+def _of_this_process(tree: PyTree) -> PyTree:
+    """The reverse; arrays of this process alone stay as they are."""
+    if jax.process_count() == 1:
+        return tree
+    own = replicated_here()
+
+    def part(leaf: PyTree) -> PyTree:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        parts = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, own, parts)
+
+    return jax.tree.map(part, tree)
 
 
 def prefetch(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from step_jax import hosts
 from step_jax.errors import InputError
 from step_jax.files import write_json, write_text
 
@@ -34,6 +35,8 @@ _FREE_KEYS = (
     "train.summary",
     "eval.",
 )
+# What may differ between the processes of a run: each reads its own disk.
+_OWN_KEYS = ("data.records", "data.annotations", "data.threads")
 # Keys that are younger than some runs, with what those did.
 _YOUNGER_KEYS = {
     "data.modality": "rgb",
@@ -45,6 +48,7 @@ _YOUNGER_KEYS = {
     "model.remat": "none",
     "optimizer.reference_batch_size": 0,
     "train.summary": False,
+    "data.streams": 1,
 }
 
 
@@ -127,6 +131,11 @@ def checkpoints_until(workdir: epath.PathLike, step: int) -> set[int]:
         return set()
     every = read_config(workdir)["train"]["checkpoint_every_steps"]
     return set(range(every, step + 1, every))
+
+
+def check_processes(config: Mapping[str, Any]) -> None:
+    """Raises InputError where another process of the run has another configuration."""
+    hosts.check_same("configuration", _flat(config), may_differ=_OWN_KEYS)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

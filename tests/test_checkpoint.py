@@ -101,7 +101,7 @@ def test_saved_on_four_devices_restored_on_one(opened, tmp_path, monkeypatch):
     checkpoints.save(jax.device_put(make_state(1), parallel.replicated()), DESCRIPTION)
     checkpoints.wait()
     alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    monkeypatch.setattr(parallel, "replicated", lambda: alone)
+    monkeypatch.setattr(parallel, "replicated_here", lambda: alone)
     state = opened(tmp_path).restore_state(1, like=make_state())
     assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {alone}
     assert_same(state, make_state(1))

@@ -283,7 +283,7 @@ def evaluated(monkeypatch, squares):
         evaluations.write_metrics(folder, report)
         return report
 
-    monkeypatch.setattr(train.inference, "restore_predictor", lambda checkpoints, step: step)
+    monkeypatch.setattr(train.inference, "predictor_of", lambda *model, step: step)
     monkeypatch.setattr(train.evaluate, "evaluate_checkpoint", evaluate_checkpoint)
     return told
 

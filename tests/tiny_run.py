@@ -38,7 +38,7 @@ PROGRAMS = {
 }
 OWN_FLAGS = (
     "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds", "shard", "profile",
-    "replay",
+    "replay", "multihost", "coordinator", "num_processes", "process_id",
 )  # fmt: skip
 CLIP_FRAMES = 2
 PROPOSALS = 11
@@ -151,21 +151,24 @@ def run(name: str):
 
 def start(program: str, *arguments: object, cache: pathlib.Path, fills_cache: bool = True):
     """The program in a process of its own, on one device, started and not waited for."""
-    environment = {
-        **os.environ,
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / program), *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment(cache, fills_cache=fills_cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def environment(cache: pathlib.Path, *, fills_cache: bool = True) -> dict[str, str]:
+    """Of processes that compile for one device and keep what they have compiled."""
+    return {
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if fills_cache else "1e9",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles twice as fast
     }
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / program), *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def saved_arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:

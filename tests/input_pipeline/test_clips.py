@@ -183,5 +183,5 @@ def test_errors_name_the_numbers():
         clips.check_max_tubes(table, index, table.valid, max_tubes=1, split="train")
     with pytest.raises(InputError, match="expected 1 <= clip_frames <= input_frames"):
         WindowShape(6, 5)
-    with pytest.raises(InputError, match="no record of this process has a window"):
+    with pytest.raises(InputError, match="no record of a stream has a window"):
         plans.EpochPlan(index, np.zeros(29, bool), range(3), seed=0)

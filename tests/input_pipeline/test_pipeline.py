@@ -5,6 +5,7 @@ import pytest
 
 from input_pipeline import clips, pipeline, records, throughput
 from input_pipeline.augment import Augment
+from input_pipeline.plans import process_share
 from input_pipeline.records import load_info, shard_paths
 from step_jax.errors import InputError
 
@@ -162,7 +163,7 @@ def test_threads_do_not_change_the_stream(records_dir, trained):
 def drawn_records(records_dir, *, epochs, seed=1, process_count=1, process_index=0):
     """(record, start) of the stream, by epoch."""
     index = records.load_index(records_dir, "train")
-    share = pipeline.process_share(index.num_records, process_index, process_count)
+    share = process_share(index.num_records, process_index, process_count)
     window = clips.WindowShape(6, 14)
     eligible = clips.window_table(index, window, min_target_frames=6).valid
     plan = pipeline.EpochPlan(index, eligible, share, seed)
@@ -192,6 +193,44 @@ def test_processes_share_the_records(records_dir):
         for index in range(3)
     ]
     assert sorted(itertools.chain(*parts)) == sorted(whole)
+
+
+def test_batches_do_not_depend_on_the_number_of_processes(records_dir):
+    """Each of two processes makes its half of every batch, of its own records."""
+    whole = train(records_dir, 8, augment=EVERYTHING, batch_size=4, streams=2)
+    halves = [
+        train(
+            records_dir, 8, augment=EVERYTHING, batch_size=2, streams=2,
+            process_index=index, process_count=2,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    joined = [
+        {name: np.concatenate([one[name], other[name]]) for name in one}
+        for one, other in zip(*halves, strict=True)
+    ]
+    assert_same(joined, whole)
+    later = train(records_dir, 3, augment=EVERYTHING, batch_size=4, streams=2, start_step=5)
+    assert_same(later, whole[5:])
+    other = train(records_dir, 8, augment=EVERYTHING, batch_size=4)
+    assert not all(
+        np.array_equal(a["clips"], b["clips"]) for a, b in zip(other, whole, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"streams": 1, "process_count": 2}, "data.streams is 1 and there are 2 processes; .* 2"),
+        ({"streams": 3, "process_count": 2}, "data.streams is 3 and there are 2 .*e.g. 2"),
+        ({"streams": 0}, "data.streams is 0 and there are 1 processes"),
+        ({"streams": 2, "batch_size": 3}, "data.streams is 2: a batch of 3 does not divide"),
+        ({"streams": 10**6}, "data.streams is 1000000; expected at most [0-9]+, the records"),
+    ],
+)
+def test_streams_that_do_not_fit_are_an_error(records_dir, changes, message):
+    with pytest.raises(InputError, match=message):
+        train(records_dir, 1, **changes)
 
 
 def test_augmentation_differs_between_examples_and_epochs(records_dir):
@@ -250,8 +289,8 @@ def test_background_windows_can_be_left_out(records_dir, trained, min_target_fra
         ({"background": "none"}, "background is 'none'; expected 'keep' or 'skip'"),
         ({"min_target_frames": 7}, "min_target_frames is 7; expected 1 to 6"),
         ({"seed": -1}, "seed is -1"),
-        ({"split": "test", "background": "skip"}, "no record of this process has a window"),
-        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+        ({"split": "test", "background": "skip"}, "no record of a stream has a window"),
+        ({"process_index": 2, "process_count": 2, "streams": 2}, "process 2 of 2"),
         ({"augment": Augment(flip_swaps=(("a", "b"),))}, "no class 'a'"),
     ],
 )
