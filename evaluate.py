@@ -28,9 +28,9 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-import evaluation_config
 from input_pipeline import keyframes
 from input_pipeline.accelerators import hide_accelerators
+from programs import evaluation_config
 from step_jax import compilation_cache, evaluations, hosts, run_folder
 from step_jax.annotated_boxes import write_annotated
 from step_jax.checkpoint import Checkpoints

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,9 +18,9 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 import evaluate
-import evaluation_config
 from input_pipeline import keyframes, records
 from input_pipeline.accelerators import hide_accelerators
+from programs import evaluation_config, training_config
 from step_jax import (
     compilation_cache,
     evaluations,
@@ -29,7 +29,6 @@ from step_jax import (
     inference,
     parallel,
     profiling,
-    proposals,
     replay,
     run_folder,
     source_clips,
@@ -43,15 +42,8 @@ from step_jax.files import check_folder
 from step_jax.loss_options import LossOptions
 from step_jax.modality import Modality
 from step_jax.models.factory import build_detector, check_modality, input_frames
-from step_jax.optimizer import (
-    describe_groups,
-    group_factors,
-    make_optimizer,
-    make_schedule,
-    rate_factors,
-    rate_table,
-    scaled_rate,
-)
+from step_jax.models.step import StepDetector
+from step_jax.optimizer import rate_table
 from step_jax.startup import Startup, process_seconds
 from step_jax.stop_signal import StopSignal
 from step_jax.train_state import TrainState, create_train_state, init_variables
@@ -109,81 +101,53 @@ def train_until(
     startup: Startup,
     profile: profiling.Wanted | None,
 ) -> int:
+    # The data and the model; a wrong configuration comes to light here, before anything is written.
     run_folder.check_processes(config.to_dict())
-    check_config(config)
-    info = records.load_info(evaluation_config.records_folder(config))
-    modality = modality_of(config)
-    info.check_modality(modality, config.data.records)
-    keyframes.check_kind(info, config.data.records, joins_labels=bool(config.data.ava_version))
-    classes, labels = evaluation_config.classes_of(config), training_keyframes(config)
-
-    # The model and its step; a wrong configuration comes to light here, before anything is written.
-    detector = build_detector(num_classes=len(classes), **config.model.to_dict())
-    detector.backbone.check_side(config.data.image_size)
-    check_modality(detector, modality)
-    schedule, optimizer = schedule_of(config), optimizer_of(config)
-    tubes = initial_tubes(config, detector.plan.chunk)
-    options = LossOptions(**config.loss.to_dict())
+    training_config.check_config(config)
+    data = open_data(config)
+    model = build_model(config, num_classes=len(data.classes))
+    check_model(config, model, data)
     train_step = make_train_step(
-        detector, optimizer, proposals=tubes, options=options, accumulate=config.train.accumulate
+        model.detector,
+        training_config.optimizer_of(config),
+        proposals=model.tubes,
+        options=model.options,
+        accumulate=config.train.accumulate,
     )
-    key = jax.random.key(config.seed)
-
-    def initialise() -> Any:
-        side = config.data.image_size
-        return init_variables(detector, image_size=side, num_proposals=len(tubes), key=key)
-
-    shapes = jax.eval_shape(initialise)
-    check_groups(config, shapes["params"])
-    check_accumulation(config.train.accumulate, shapes)
 
     # The state: new, of another run's parameters, or of the last checkpoint. One process has it.
-    state = create_train_state(initialise(), optimizer)
-    startup.done("parameters")
-    if hosts.is_writer():
-        run_folder.open_for_training(workdir, config.to_dict())
-        run_folder.write_parameters(workdir, shapes)
-        print_groups(config, shapes["params"])
-        checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-        continues = checkpoints.latest_step() is not None
-        if config.train.init_from:
-            variables = initialised_from(config, state.variables, continues=continues)
-            state = create_train_state(variables, optimizer)
-        if continues:
-            state = checkpoints.restore_latest(like=state)
-            startup.done("restore")
-            print(f"continuing from checkpoint {int(state.step)}", flush=True)
+    state, checkpoints = first_state(config, workdir, model, startup)
     state = parallel.replicate(hosts.broadcast(state))
-    start = int(state.step)
-    traced = profile and profile.steps(start=start, total=config.train.steps)
+    start, total = int(state.step), config.train.steps
 
-    # The data that it continues with, and what is told on the way.
+    # The batches that it continues with, and what is told on the way.
+    key = jax.random.key(config.seed)
     step_function = parallel.data_parallel(train_step, donate=True)
     batches = training_batches(
-        config, input_frames(detector), keyframe_labels=labels, start_step=start
+        config, input_frames(model.detector), keyframe_labels=data.keyframes, start_step=start
     )
     inputs = parallel.prefetch(enumerate(batches, start + 1), lambda item: for_step(*item))
-    description = inference.describe(
-        model=config.model.to_dict(),
-        classes=classes,
-        image_size=config.data.image_size,
-        fps=config.data.fps,
-        proposals=config.proposals,
-        modality=modality,
-        flow=info.flow,
-        flow_side=info.flow_side,
-    )
+    description = describe(config, data)
     log = TrainingLog(
         workdir,
         writes=hosts.is_writer(),
         start_step=start,
-        total_steps=config.train.steps,
+        total_steps=total,
         batch_size=config.train.batch_size,
         every=config.train.log_every_steps,
-        learning_rate=rate_table(schedule, config.train.steps).item,
-        group_factors=group_factors_of(config, shapes["params"]),
+        learning_rate=rate_table(training_config.schedule_of(config), total).item,
+        group_factors=training_config.group_factors_of(config, model.shapes["params"]),
         startup=startup,
     )
+    traced = profile and profile.steps(start=start, total=total)
+    trace = profiling.Profile(
+        traced if hosts.is_writer() else None,
+        workdir / profiling.FOLDER,
+        wait=log.flush,
+        paused=log.paused,
+    )
+    page = drawing_summary(workdir, wanted=config.train.summary and hosts.is_writer())
+    recorder = failures.FailureRecorder(workdir, key=key, classes=len(data.classes))
 
     def save(state: TrainState) -> None:
         log.flush()  # a state made from a broken loss is not saved
@@ -201,19 +165,16 @@ def train_until(
         with log.paused():
             stop.run_interruptibly(lambda: evaluate_now(step))
 
-    folder = workdir / profiling.FOLDER
-    traced = traced if hosts.is_writer() else None
-    trace = profiling.Profile(traced, folder, wait=log.flush, paused=log.paused)
-    page = drawing_summary(workdir, wanted=config.train.summary and hosts.is_writer())
-    recorder = failures.FailureRecorder(workdir, key=key, classes=len(classes))
     with page, log, trace, recorder:
         stop.begin()
         step, vote = start, hosts.StopVote()
         stopping = hosts.any_stops(stop.requested)
-        if start and is_evaluation_due(config, start) and not is_evaluated(config, workdir, start):
+        if training_config.is_evaluation_due(config, start) and not is_evaluated(
+            config, workdir, start
+        ):
             evaluate_unless_stopped(start)  # the run was interrupted there
             stopping = hosts.any_stops(stop.requested)
-        while step < config.train.steps and not stopping:
+        while step < total and not stopping:
             step += 1
             with trace.step(step):
                 (_, batch), given = timed(inputs, log)
@@ -221,13 +182,13 @@ def train_until(
                 recorder.remember(step, batch, state)
                 log.add(metrics)
             stopping = vote(stop.requested)  # looked at once: a signal may come at any moment
-            if stopping or is_checkpoint_due(config, step):
+            if stopping or training_config.is_checkpoint_due(config, step):
                 save(state)
                 stopping = hosts.any_stops(stop.requested)  # all that there is has been saved
-            if not stopping and is_evaluation_due(config, step):
+            if not stopping and training_config.is_evaluation_due(config, step):
                 evaluate_unless_stopped(step)
                 stopping = hosts.any_stops(stop.requested)
-    if hosts.is_writer():
+    if checkpoints is not None:
         checkpoints.close()
     if stopping:
         saved = f"saved checkpoint {step}" if step else "nothing to save yet"
@@ -239,65 +200,117 @@ def train_until(
     return 0
 
 
+class Data(NamedTuple):
+    """What is known of the training data before a batch is read.
+
+    keyframes: of AVA; None of other data sets.
+    """
+
+    info: records.RecordsInfo
+    modality: Modality
+    classes: tuple[str, ...]
+    keyframes: keyframes.KeyframeLabels | None
+
+
+def open_data(config: ConfigDict) -> Data:
+    folder = evaluation_config.records_folder(config)
+    info, modality = records.load_info(folder), training_config.modality_of(config)
+    info.check_modality(modality, folder)
+    keyframes.check_kind(info, folder, joins_labels=bool(config.data.ava_version))
+    classes = evaluation_config.classes_of(config)
+    return Data(info, modality, classes, training_keyframes(config))
+
+
+class Model(NamedTuple):
+    """The detector, its initial tubes `[M, K, 4]`, and how it is trained; no parameters yet.
+
+    initialise: makes its variables. shapes: theirs.
+    """
+
+    detector: StepDetector
+    tubes: np.ndarray
+    options: LossOptions
+    initialise: Callable[[], Any]
+    shapes: Any
+
+
+def build_model(config: ConfigDict, *, num_classes: int) -> Model:
+    detector = build_detector(num_classes=num_classes, **config.model.to_dict())
+    side = config.data.image_size
+    detector.backbone.check_side(side)
+    tubes = training_config.initial_tubes(config, detector.plan.chunk)
+
+    def initialise() -> Any:
+        key = jax.random.key(config.seed)
+        return init_variables(detector, image_size=side, num_proposals=len(tubes), key=key)
+
+    options = LossOptions(**config.loss.to_dict())
+    return Model(detector, tubes, options, initialise, jax.eval_shape(initialise))
+
+
+def check_model(config: ConfigDict, model: Model, data: Data) -> None:
+    check_modality(model.detector, data.modality)
+    training_config.check_groups(config, model.shapes["params"])
+    check_accumulation(config.train.accumulate, model.shapes)
+
+
+def first_state(
+    config: ConfigDict, workdir: epath.Path, model: Model, startup: Startup
+) -> tuple[TrainState, Checkpoints | None]:
+    """The state to go on from, and where states are saved; both of the process that writes.
+
+    Others return a state of the same shapes, and None.
+    """
+    optimizer = training_config.optimizer_of(config)
+    state = create_train_state(model.initialise(), optimizer)
+    startup.done("parameters")
+    if not hosts.is_writer():
+        return state, None
+    run_folder.open_for_training(workdir, config.to_dict())
+    run_folder.write_parameters(workdir, model.shapes)
+    training_config.print_groups(config, model.shapes["params"])
+    checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+    continues = checkpoints.latest_step() is not None
+    if config.train.init_from:
+        variables = initialised_from(config, state.variables, continues=continues)
+        state = create_train_state(variables, optimizer)
+    if continues:
+        state = checkpoints.restore_latest(like=state)
+        startup.done("restore")
+        print(f"continuing from checkpoint {int(state.step)}", flush=True)
+    return state, checkpoints
+
+
+def describe(config: ConfigDict, data: Data) -> dict[str, Any]:
+    """What a checkpoint says of itself, for whoever builds the detector again."""
+    return inference.describe(
+        model=config.model.to_dict(),
+        classes=data.classes,
+        image_size=config.data.image_size,
+        fps=config.data.fps,
+        proposals=config.proposals,
+        modality=data.modality,
+        flow=data.info.flow,
+        flow_side=data.info.flow_side,
+    )
+
+
 def replay_step(config: ConfigDict, path: str) -> int:
     """Makes a failed step again and tells what of it is not finite; returns the exit status."""
     failure = failures.load(path)
-    detector = build_detector(num_classes=failure.classes, **config.model.to_dict())
-    tubes = initial_tubes(config, detector.plan.chunk)
-    options = LossOptions(**config.loss.to_dict())
+    model = build_model(config, num_classes=failure.classes)
 
     def gradient_of(state: TrainState, batch: Any, key: jax.Array) -> tuple[Any, Any]:
-        return share_of_gradients(state, detector, tubes, batch, key, options=options)[:2]
+        return share_of_gradients(
+            state, model.detector, model.tubes, batch, key, options=model.options
+        )[:2]
 
-    def initialise() -> Any:
-        side = config.data.image_size
-        return init_variables(
-            detector, image_size=side, num_proposals=len(tubes), key=jax.random.key(config.seed)
-        )
-
-    found = replay.replay(failure, variables=jax.eval_shape(initialise), gradient_of=gradient_of)
+    found = replay.replay(failure, variables=model.shapes, gradient_of=gradient_of)
     for line in found.lines():
         print(line)
     again = "and again" if found.is_reproduced else "but this time it and its gradients are finite"
     print(f"{failure.reason}, {again}")
     return 1 if found.is_reproduced else 0
-
-
-def check_config(config: ConfigDict) -> None:
-    """What would otherwise come to light only after the first steps."""
-    train = config.train
-    parallel.check_batch_size(train.batch_size, accumulate=max(train.accumulate, 1))
-    for name in ("steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
-        if train[name] < 1:
-            raise InputError(f"train.{name} is {train[name]}; expected 1 or more")
-    if train.eval_every_steps > 0:
-        evaluation_config.check_config(config)
-
-
-def modality_of(config: ConfigDict) -> Modality:
-    return Modality(config.data.modality, config.data.flow_frames)
-
-
-def check_groups(config: ConfigDict, shapes: Any) -> None:
-    """Of the parameters' `shapes`: every one has a learning rate, every rate a parameter."""
-    rate_factors(shapes, groups=config.optimizer.groups, bias_rate=config.optimizer.bias_rate)
-
-
-def print_groups(config: ConfigDict, shapes: Any) -> None:
-    options, rate = config.optimizer, learning_rate_of(config)
-    if options.reference_batch_size:
-        print(
-            f"learning rate {rate:.4g}: {options.learning_rate:.4g} x train.batch_size "
-            f"{config.train.batch_size} / optimizer.reference_batch_size "
-            f"{options.reference_batch_size}"
-        )
-    for line in describe_groups(shapes, groups=options.groups, learning_rate=rate):
-        print(line)
-
-
-def group_factors_of(config: ConfigDict, shapes: Any) -> dict[str, float]:
-    options = config.optimizer
-    return group_factors(shapes, groups=options.groups, bias_rate=options.bias_rate)
 
 
 def initialised_from(config: ConfigDict, variables: Any, *, continues: bool) -> Any:
@@ -324,46 +337,6 @@ def initialised_from(config: ConfigDict, variables: Any, *, continues: bool) -> 
             "configuration has the same backbone or head"
         )
     return variables
-
-
-def learning_rate_of(config: ConfigDict) -> float:
-    """The highest one of training, before the factors of parameters."""
-    return scaled_rate(
-        config.optimizer.learning_rate,
-        batch_size=config.train.batch_size,
-        reference_batch_size=config.optimizer.reference_batch_size,
-    )
-
-
-def schedule_of(config: ConfigDict):
-    options, steps = config.optimizer, config.train.steps
-    return make_schedule(
-        kind=options.schedule,
-        learning_rate=learning_rate_of(config),
-        total_steps=steps,
-        warmup_steps=options.warmup_steps,
-        warmup_start=options.warmup_start,
-        first_update=options.first_update,
-        decay_steps=tuple(round(share * steps) for share in options.decay_at),
-        decay_factor=options.decay_factor,
-    )
-
-
-def optimizer_of(config: ConfigDict):
-    options = config.optimizer
-    return make_optimizer(
-        schedule_of(config),
-        weight_decay=options.weight_decay,
-        weight_decay_kind=options.weight_decay_kind,
-        max_gradient_norm=options.max_gradient_norm,
-        groups=options.groups,
-        bias_rate=options.bias_rate,
-    )
-
-
-def initial_tubes(config: ConfigDict, chunk: int) -> np.ndarray:
-    side = config.data.image_size
-    return proposals.initial_tubes(config.proposals, num_frames=chunk, height=side, width=side)
 
 
 def training_keyframes(config: ConfigDict) -> keyframes.KeyframeLabels | None:
@@ -431,16 +404,6 @@ def for_step(step: int, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the train step is given, with its number: it refuses a batch in another one's place."""
     given = {name: batch[name] for name in TRAINING_KEYS if name in batch}
     return given | {"number": np.full(len(batch["boxes"]), step, np.int32)}
-
-
-def is_checkpoint_due(config: ConfigDict, step: int) -> bool:
-    every, last = config.train.checkpoint_every_steps, config.train.steps
-    return step % every == 0 or step == last or is_evaluation_due(config, step)
-
-
-def is_evaluation_due(config: ConfigDict, step: int) -> bool:
-    every, last = config.train.eval_every_steps, config.train.steps
-    return every > 0 and (step % every == 0 or step == last)
 
 
 def is_evaluated(config: ConfigDict, workdir: epath.Path, step: int) -> bool:

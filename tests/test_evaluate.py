@@ -10,7 +10,7 @@ import tiny_run
 from square_predictors import FollowingPredictor, KeyframePredictor, tubes_config
 
 import evaluate
-import evaluation_config
+from programs import evaluation_config
 from step_jax import evaluations
 from step_jax.detections import read_detections
 from step_jax.errors import InputError

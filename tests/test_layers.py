@@ -46,7 +46,7 @@ PROGRAM = ROOT / "step_jax/convert/__main__.py"
 RULES = [
     (("step_jax", "benchmarks"), TENSORFLOW),
     (("step_jax",), ("input_pipeline", "configs", "benchmarks", "train", "evaluate", "detect")),
-    (("step_jax", "input_pipeline", "configs"), ("evaluation_config",)),
+    (("step_jax", "input_pipeline", "configs"), ("programs",)),
     (("input_pipeline",), ("jax", "flax", "optax", "orbax", "configs")),
     (("step_jax/annotations", "step_jax/video"), ("jax", "flax", "step_jax.models")),
     (("step_jax/metrics", "step_jax/nms.py", "step_jax/detections.py"), ("jax", "flax")),
@@ -149,7 +149,12 @@ def test_pytorch_is_needed_for_its_files_alone():
 
 # --- the configuration ----------------------------------------------------------------------------
 
-PROGRAMS = ("train.py", "evaluate.py", "evaluation_config.py")
+PROGRAMS = (
+    "train.py",
+    "evaluate.py",
+    "programs/evaluation_config.py",
+    "programs/training_config.py",
+)
 # Sections that are passed on as a whole, and what takes them: it refuses keys that it has not.
 PASSED_ON = {
     "model": build_detector,

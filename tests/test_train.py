@@ -21,6 +21,7 @@ import pytest
 import tiny_run
 
 import train
+from programs import training_config
 from step_jax import evaluations, failures, parallel, run_folder
 from step_jax.cli import INTERRUPTED
 from step_jax.errors import InputError
@@ -491,7 +492,7 @@ def test_a_folder_without_a_run(squares, cheap, tmp_path):
 def test_numbers_that_mean_nothing(squares, key):
     config = tiny_run.config(squares, **{f"train__{key}": 0})
     with pytest.raises(InputError, match=f"train.{key} is 0; expected 1 or more"):
-        train.check_config(config)
+        training_config.check_config(config)
 
 
 @pytest.mark.parametrize(

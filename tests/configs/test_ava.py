@@ -5,8 +5,8 @@ import minute
 import numpy as np
 import pytest
 
-import train
 from configs import ava, ava_classification
+from programs import training_config
 from step_jax import parallel
 from step_jax.errors import InputError
 from step_jax.loss_options import LossOptions
@@ -95,13 +95,13 @@ def test_a_training_step_changes_every_parameter(preset):
     # Compiling is what this costs: the steps' growth is tested with one of the presets.
     config = small(PRESETS[preset](), steps=2 if preset == "released" else 1)
     detector = detector_of(config)
-    train.check_groups(config, shapes_of(config)["params"])
+    training_config.check_groups(config, shapes_of(config)["params"])
     variables = random_variables(shapes_of(config))
-    optimizer = train.optimizer_of(config)
+    optimizer = training_config.optimizer_of(config)
     step = make_train_step(
         detector,
         optimizer,
-        proposals=train.initial_tubes(config, detector.plan.chunk),
+        proposals=training_config.initial_tubes(config, detector.plan.chunk),
         options=LossOptions(**config.loss.to_dict()),
     )
     state, metrics = parallel.data_parallel(step)(
@@ -123,7 +123,7 @@ def test_a_training_step_changes_every_parameter(preset):
 def test_sizes_and_groups_of_the_full_model(preset):
     config = PRESETS[preset]()
     shapes = shapes_of(config)
-    train.check_groups(config, shapes["params"])
+    training_config.check_groups(config, shapes["params"])
     assert input_frames(detector_of(config)) == 36
     parts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in
              shapes["params"].items()}  # fmt: skip
@@ -162,7 +162,7 @@ def test_the_schedules():
     config = ava.get_config()
     epoch = config.train.steps / 10
     assert epoch * config.train.batch_size == ava.CLIPS
-    rate = train.schedule_of(config)
+    rate = training_config.schedule_of(config)
     for epochs, expected in [(0, 5e-5), (5.9, 5e-5), (6.1, 5e-6), (9.9, 5e-6)]:
         assert float(rate(int(epochs * epoch))) == pytest.approx(expected)
     released = ava.get_config("released")

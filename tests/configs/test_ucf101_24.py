@@ -8,8 +8,8 @@ import minute
 import numpy as np
 import pytest
 
-import train
 from configs import ucf101_24
+from programs import training_config
 from step_jax import parallel
 from step_jax.loss_options import LossOptions
 from step_jax.modality import Modality
@@ -73,12 +73,12 @@ def batch_of(detector):
 def test_a_training_step_changes_every_parameter(variant, plan):
     config = small(ucf101_24.get_config(variant), plan=plan)
     detector = detector_of(config)
-    proposals = train.initial_tubes(config, detector.plan.chunk)
+    proposals = training_config.initial_tubes(config, detector.plan.chunk)
     variables = init_variables(
         detector, image_size=SIDE, num_proposals=len(proposals), key=jax.random.key(0)
     )
     assert variables["params"]["backbone"]["conv1_1"]["kernel"].shape[2] == CHANNELS[variant]
-    optimizer = train.optimizer_of(config)
+    optimizer = training_config.optimizer_of(config)
     options = LossOptions(**config.loss.to_dict())
     step = make_train_step(detector, optimizer, proposals=proposals, options=options)
     batch = jax.tree.map(lambda leaf: leaf[None], batch_of(detector))  # on one device
@@ -119,7 +119,7 @@ def test_the_schedule_is_the_papers():
     config = ucf101_24.get_config()
     steps_of_an_epoch = config.train.steps / 35
     assert config.train.batch_size * steps_of_an_epoch == pytest.approx(17_494, rel=1e-4)
-    rate = train.schedule_of(config)
+    rate = training_config.schedule_of(config)
     for epoch, expected in [(0, 5e-5), (19.9, 5e-5), (20.1, 5e-6), (29.9, 5e-6), (30.1, 5e-7)]:
         assert float(rate(int(epoch * steps_of_an_epoch))) == pytest.approx(expected)
 
@@ -186,7 +186,7 @@ def test_a_row_is_what_the_guide_says(row):
     detector = detector_of(config)
     steps = range(detector.plan.num_steps)
     lengths = [detector.plan.length(step) for step in steps]
-    tubes = train.initial_tubes(config, detector.plan.chunk)
+    tubes = training_config.initial_tubes(config, detector.plan.chunk)
     assert (lengths, input_frames(detector), len(tubes)) == SHAPES[row]
     assert tubes.shape[1] == config.model.clip_frames == lengths[0]
     thresholds = config.loss.thresholds
@@ -250,7 +250,7 @@ def test_a_row_builds(row):
     detector, side = detector_of(config), config.data.image_size
     frames, channels = input_frames(detector), detector.backbone.channels
     clips = jax.ShapeDtypeStruct((1, frames, side, side, channels), np.float32)
-    tubes = train.initial_tubes(config, detector.plan.chunk)
+    tubes = training_config.initial_tubes(config, detector.plan.chunk)
     outputs, _ = jax.eval_shape(detector.init_with_output, jax.random.key(0), clips, tubes)
     lengths, _, proposals = SHAPES[row]
     assert [output.head.deltas.shape for output in outputs] == [

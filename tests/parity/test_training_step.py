@@ -16,8 +16,8 @@ import pytest
 import released_clip
 import released_model
 
-import train
 from configs import ava
+from programs import training_config
 from step_jax import optimizer, parallel, sampling
 from step_jax.convert.released_keys import Architecture
 from step_jax.detector_loss import (
@@ -167,7 +167,7 @@ def small_parameters(value):
 @functools.cache
 def first_updates(gradient):
     """{path: update} of parameters 1 whose gradients are all `gradient`."""
-    params, adam = small_parameters(1.0), train.optimizer_of(config())
+    params, adam = small_parameters(1.0), training_config.optimizer_of(config())
     updates, _ = adam.update(small_parameters(gradient), adam.init(params), params)
     return {path: float(np.ravel(leaf)[0]) for path, leaf in by_path({"params": updates}).items()}
 
@@ -230,7 +230,7 @@ def test_the_first_update_of_given_gradients(released):
     norms = dict(zip(released["det0_update_names"], released["det0_update_norms"], strict=True))
     kept = [name for name in released.files if name.startswith("grad:det_net0/")]
     assert len(kept) == 4
-    adam = train.optimizer_of(config())
+    adam = training_config.optimizer_of(config())
     params = by_path({"params": small_parameters(1.0)})
     for name in kept:
         path = PATHS[name.removeprefix("grad:")]
@@ -307,7 +307,7 @@ def check_norms(released, gradients):
 
 
 def check_first_update(released, params, gradients):
-    adam = train.optimizer_of(config())
+    adam = training_config.optimizer_of(config())
     updates, _ = adam.update(gradients, adam.init(params), params)
     updates = by_path({"params": updates})
     for name, norm in zip(
