@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
-import cv2
-import numpy as np
 import tensorflow as tf
 
 
@@ -27,38 +23,30 @@ def decode_whole(jpegs: tf.Tensor) -> tf.Tensor:
 
 
 def decode_few(jpegs: tf.Tensor, most: int, crop: tf.Tensor | None = None) -> tf.Tensor:
-    """Decodes at most `most` frames, without a loop, whose copies take time: uint8 [n, h, w, 3].
+    """Decodes at most `most` frames: uint8 [n, h, w, 3]. So many without a loop, which takes time.
 
     Args:
-      jpegs: string [n], of one size.
+      jpegs: string [n].
       crop: int32 [4], top, left, height, width, which the caller knows to be in all of them; None:
         the whole pictures. Fails where these are not all of one size.
     """
-    count = tf.shape(jpegs)[0]
-    padding = tf.fill([most - count], _one_pixel())
-    padded = tf.ensure_shape(tf.concat([jpegs, padding], axis=0), [most])
-    height, width = tf.unstack(frame_size(jpegs) if crop is None else crop[2:])
-    pictures, heights = [], []
-    for i, jpeg in enumerate(tf.unstack(padded)):
-        is_real = i < count
+
+    def decode(jpeg):
         if crop is None:
-            picture = tf.io.decode_jpeg(jpeg, channels=3)
-        else:
-            own = tf.where(is_real, crop, [0, 0, 1, 1])
-            picture = tf.image.decode_and_crop_jpeg(jpeg, own, channels=3)
-        rows, columns, _ = tf.unstack(tf.shape(picture))
-        heights.append(tf.where(is_real, rows, height))
-        # Of padding no row is left.
-        picture = picture[: tf.where(is_real, rows, 0)]
-        pictures.append(tf.reshape(picture, [-1, tf.where(is_real, columns, width), 3]))
-    alike = tf.reduce_all(tf.stack(heights) == height)
-    tf.debugging.Assert(alike, ["JPEGs of different sizes"])
-    return tf.reshape(tf.concat(pictures, axis=0), [count, height, width, 3])
+            return tf.io.decode_jpeg(jpeg, channels=3)
+        return tf.image.decode_and_crop_jpeg(jpeg, crop, channels=3)
 
+    count = tf.shape(jpegs)[0]
 
-@functools.cache
-def _one_pixel() -> bytes:
-    return cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+    def all_of_them():
+        # TensorFlow's optimizer may look at this where it is not chosen: every place has to exist.
+        return tf.stack([decode(jpegs[tf.minimum(i, count - 1)]) for i in range(most)])
+
+    def at_the_edge_of_a_video():
+        signature = tf.TensorSpec([None, None, 3], tf.uint8)
+        return tf.map_fn(decode, jpegs, fn_output_signature=signature)
+
+    return tf.cond(count == most, all_of_them, at_the_edge_of_a_video)
 
 
 def resize(frames: tf.Tensor, image_size: int) -> tf.Tensor:
