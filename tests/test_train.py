@@ -16,6 +16,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import minute
 import numpy as np
 import pytest
 import tiny_run
@@ -74,6 +75,11 @@ def cheap_run(squares, tmp_path_factory):
 @pytest.fixture
 def at_step(monkeypatch):
     """`at_step(n, act)`: act() once, while step n of this process's training is dispatched."""
+    return acts_at_steps(monkeypatch).__setitem__
+
+
+def acts_at_steps(patch):
+    """{n: act}, to be filled, see `at_step`."""
     acts, counter = {}, iter(range(1, 10**6))
 
     def data_parallel(step, *, wrap=parallel.data_parallel, **options):
@@ -85,8 +91,8 @@ def at_step(monkeypatch):
 
         return counting
 
-    monkeypatch.setattr(train.parallel, "data_parallel", data_parallel)
-    return acts.__setitem__
+    patch.setattr(train.parallel, "data_parallel", data_parallel)
+    return acts
 
 
 def send(number):
@@ -217,6 +223,23 @@ def test_stops_with_a_checkpoint(
     tiny_run.assert_same_checkpoint(cheap_run, tmp_path, tiny_run.STEPS)
     steps = [line["step"] for line in read_log(tmp_path)]
     assert steps == list(range(1, tiny_run.STEPS + 1))
+
+
+def test_one_program_serves_a_run(squares, cheap, evaluated, monkeypatch, tmp_path):
+    """Its own output, what was restored of a checkpoint, and each batch are fed to the same one."""
+    config = tiny_run.config(squares, train__eval_every_steps=5, train__checkpoint_every_steps=3)
+    for run, stop in enumerate((send(signal.SIGTERM), lambda: None)):
+        with monkeypatch.context() as patch, minute.compilations() as compiled:
+            counts, at = [], acts_at_steps(patch)
+            for number in range(1, 7):
+                at[number] = lambda counts=counts, compiled=compiled: counts.append(len(compiled))
+            at[7] = stop
+            assert train.train(config, tmp_path) == 0
+        first, second, third, *others = counts
+        assert (second, third) == (first + 1, first + 1), run
+        # Only the programs that look at a state before it is saved come later, and once.
+        assert len(set(others)) == 1, run
+    assert evaluated.steps == [5, 10, 12]
 
 
 def test_second_ctrl_c_does_not_wait(squares, cheap, at_step, tmp_path):

@@ -149,22 +149,30 @@ def run(name: str):
     run_with_flags(module.main, define=module.define_flags)
 
 
-def start(program: str, *arguments: object, cache: pathlib.Path, fills_cache: bool = True):
-    """The program in a process of its own, on one device, started and not waited for."""
+def start(
+    program: str,
+    *arguments: object,
+    cache: pathlib.Path,
+    fills_cache: bool = True,
+    devices: int = 1,
+):
+    """The program in a process of its own, on one device or more, started and not waited for."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / program), *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, **environment(cache, fills_cache=fills_cache)},
+        env={**os.environ, **environment(cache, fills_cache=fills_cache, devices=devices)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def environment(cache: pathlib.Path, *, fills_cache: bool = True) -> dict[str, str]:
-    """Of processes that compile for one device and keep what they have compiled."""
+def environment(
+    cache: pathlib.Path, *, fills_cache: bool = True, devices: int = 1
+) -> dict[str, str]:
+    """Of processes that compile for so many devices and keep what they have compiled."""
     return {
-        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if fills_cache else "1e9",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles twice as fast
