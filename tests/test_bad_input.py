@@ -323,7 +323,7 @@ def test_records_of_another_version(run_program, scene):
 def test_records_that_lack_a_file(run_program, cheap, scene):
     shard = next(scene.records.rglob("*.tfrecord*"))
     shard.unlink()
-    parts = [shard.name, "this record file is missing; build the records again"]
+    parts = [shard.name, "is missing; copy it again, or build the records again"]
     check(run_program, "train", scene.flags(), parts=parts)
 
 

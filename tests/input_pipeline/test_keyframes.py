@@ -137,7 +137,7 @@ def test_resumes_anywhere(ava, start_step):
 def test_processes_partition_the_keyframes(ava):
     parts = []
     for index in range(3):
-        options = {"process_index": index, "process_count": 3, "batch_size": 1}
+        options = {"process_index": index, "process_count": 3, "streams": 3, "batch_size": 1}
         own = []
         for batch in train(ava, 60, **options):
             keyframe = keyframe_of(batch["clips"][0])

@@ -227,7 +227,9 @@ def test_damaged_folders_are_named(records_dir, tmp_path):
     with pytest.raises(InputError, match="no split 'val'; the splits are: 'train', 'test'"):
         records.load_index(folder, "val")
     next((folder / "clip_records").rglob("*train.tfrecord-00001*")).unlink()
-    with pytest.raises(InputError, match="00001-of-00003: this record file is missing"):
+    with pytest.raises(
+        InputError, match="00001-of-00003: this record file, of 4 records, is missing"
+    ):
         records.shard_paths(folder, "train")
     (folder / "index.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"index\.npz: cannot be read"):
