@@ -73,6 +73,7 @@ def test_inference(run, capsys):
     assert "of peak" in printed
 
 
+@pytest.mark.slow
 def test_deviation_of_bfloat16(run, capsys):
     rows = run(inference, "--compare_precision")["deviation"]
     assert [(row["run"], row["step"]) for row in rows] == [
@@ -84,6 +85,7 @@ def test_deviation_of_bfloat16(run, capsys):
     assert "step 2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_training(run):
     result = run(training)
     assert names_of(result) == TRAINING_PARTS
