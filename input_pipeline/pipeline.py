@@ -409,8 +409,7 @@ def _drawn_records(
 
         files = {"file_seed": draw.file_seed, "files_at_once": files_at_once}
         return (
-            read_records(shards, plan.share, salvage=salvage, **files)
-            .filter(lambda record, data: count[record] > 0)
+            read_records(shards, plan.share, wanted=plan.count > 0, salvage=salvage, **files)
             .flat_map(windows)
             .shuffle(shuffle_buffer, seed=draw.shuffle_seed, reshuffle_each_iteration=False)
         )
@@ -458,8 +457,8 @@ def _owning_records(
         numbers = tf.data.Dataset.from_tensor_slices(tf.unique(piece).y)
         return numbers.map(lambda number: (record, data, tf.boolean_mask(own, piece == number)))
 
-    held = read_records(shards, share or range(1), salvage=salvage)
-    owning = held.filter(lambda record, _: count[record] > 0)
+    some = share or range(1)
+    owning = read_records(shards, some, wanted=plan.count > 0, salvage=salvage)
     return (owning if share else owning.take(0)).flat_map(pieces)  # a share may have no records
 
 
