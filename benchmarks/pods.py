@@ -35,6 +35,8 @@ class Workload:
       train_gflop, forward_gflop: of one clip; counted by `benchmarks.training` and
         `benchmarks.inference`.
       pipeline_ms: processor milliseconds that the input pipeline takes for a clip; measured.
+      decoding_ms: the same where the device resizes (`data.source_size`).
+      source_size: (height, width) of the records' frames.
       record_bytes: of one record; measured, or from docs/ava.md.
       clips_a_record: windows that an epoch draws of a record; what is read is shared by them.
       train_records, train_files, eval_records, eval_files, eval_windows: of the data set.
@@ -46,6 +48,8 @@ class Workload:
     train_gflop: float
     forward_gflop: float
     pipeline_ms: float
+    decoding_ms: float
+    source_size: tuple[int, int]
     record_bytes: float
     clips_a_record: float
     train_records: int
@@ -78,7 +82,9 @@ WORKLOADS = (
         config="configs/ucf101_24.py",
         train_gflop=14_378,
         forward_gflop=3_716,
-        pipeline_ms=23.5,
+        pipeline_ms=25.4,
+        decoding_ms=15.5,
+        source_size=(256, 340),
         record_bytes=41.7e6 / 34,  # the five test videos'
         clips_a_record=1,
         train_records=17_494,
@@ -93,7 +99,9 @@ WORKLOADS = (
         config="configs/ava.py:released",
         train_gflop=1_775,
         forward_gflop=805,
-        pipeline_ms=71.0,
+        pipeline_ms=84.1,
+        decoding_ms=34.9,
+        source_size=(360, 640),
         record_bytes=(180 + 12 + 35) * 23e3,  # docs/ava.md, frames of 640x360
         clips_a_record=183_440 / (235 * 60),
         train_records=235 * 60,
@@ -197,16 +205,23 @@ def scaled_rate(rate: float, batch: int, base_batch: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """Of a configuration: parameters, bytes of a checkpoint and of a clip as the device gets it."""
+    """Of a configuration: parameters, bytes of a checkpoint, frames and their sides, channels."""
 
     config: ConfigDict
     parameters: int
     checkpoint_bytes: int
-    clip_bytes: int
+    frames: int
+    side: int
+    channels: int
 
     @property
     def gradient_bytes(self) -> int:
         return FLOAT_BYTES * self.parameters
+
+    def clip_bytes(self, size: tuple[int, int] | None = None) -> int:
+        """Of a clip as the device gets it: of the network's size, or of frames of another."""
+        height, width = size or (self.side, self.side)
+        return self.frames * height * width * self.channels
 
 
 def count(spec: str) -> Counted:
@@ -217,13 +232,14 @@ def count(spec: str) -> Counted:
         name: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
         for name, tree in predictor.variables.items()
     }
-    detector, side = predictor.detector, predictor.image_size
     return Counted(
         config,
         parameters=sizes["params"],
         # Adam keeps two numbers for each parameter.
         checkpoint_bytes=FLOAT_BYTES * (sum(sizes.values()) + 2 * sizes["params"]),
-        clip_bytes=input_frames(detector) * side**2 * detector.backbone.channels,
+        frames=input_frames(predictor.detector),
+        side=predictor.image_size,
+        channels=predictor.detector.backbone.channels,
     )
 
 
@@ -254,9 +270,11 @@ def models_table(pairs: Pairs) -> str:
         ("checkpoint written at {disk}", lambda w, c: _checkpoint_seconds(c)),
         ("TFLOP a clip: training step", lambda w, c: f"{w.train_gflop / 1e3:.2f}"),
         ("TFLOP a clip: forward", lambda w, c: f"{w.forward_gflop / 1e3:.2f}"),
-        ("clip on the device (uint8)", lambda w, c: _bytes(c.clip_bytes)),
         ("read of the records for a clip", lambda w, c: _bytes(w.read_bytes)),
-        ("input pipeline for a clip", lambda w, c: f"{w.pipeline_ms:.0f} ms of a core"),
+        ("clip to the device, resized by the host", lambda w, c: _bytes(c.clip_bytes())),
+        ("clip to the device, to be resized", lambda w, c: _bytes(c.clip_bytes(w.source_size))),
+        ("core for a clip, resized by the host", lambda w, c: f"{w.pipeline_ms:.0f} ms"),
+        ("core for a clip, to be resized", lambda w, c: f"{w.decoding_ms:.0f} ms"),
         ("clips of an epoch", lambda w, c: f"{w.epoch_clips:,.0f}"),
     ]
     disk = f"{POD.disk_gbytes:g} GB/s"
@@ -279,9 +297,8 @@ def rates_table(pairs: Pairs) -> str:
             of_host = rate * POD.devices_a_host
             rows.append([
                 workload.name, f"{tflops:g}", f"{rate:.1f}",
-                f"{rate * workload.pipeline_ms / 1e3:.2f}",
-                f"{of_host * workload.pipeline_ms / 1e3:.1f}",
-                f"{_bytes(rate * counted.clip_bytes)}/s",
+                _cores(rate, workload), _cores(of_host, workload),
+                f"{_bytes(rate * counted.clip_bytes())}/s",
                 f"{_bytes(of_host * workload.read_bytes)}/s",
             ])  # fmt: skip
     return _table(
@@ -289,6 +306,12 @@ def rates_table(pairs: Pairs) -> str:
          f"cores a host of {POD.devices_a_host}", "to a device", "read by a host"],
         rows,
     )  # fmt: skip
+
+
+def _cores(rate: float, workload: Workload) -> str:
+    """Where the host resizes, and where the device does."""
+    cores = [rate * ms / 1e3 for ms in (workload.pipeline_ms, workload.decoding_ms)]
+    return " / ".join(f"{one:,.0f}" if one >= 10 else f"{one:.2g}" for one in cores)
 
 
 def pod_table(workload: Workload, counted: Counted) -> str:
@@ -320,7 +343,7 @@ def _speed(workload: Workload, counted: Counted, devices: int) -> dict[str, str]
         "all-reduce: sent by a device": _bytes(ring_bytes(counted.gradient_bytes, devices)),
         "all-reduce: time": f"{1e3 * reduce:.1f} ms, {reduce / (step + reduce):.1%} of a step",
         "clips/s": f"{total:,.0f}",
-        "cores for the input, all hosts": f"{total * workload.pipeline_ms / 1e3:,.0f}",
+        "cores for the input, all hosts": _cores(total, workload),
         "read, all hosts": f"{_bytes(total * workload.read_bytes)}/s",
         "evaluation, forward alone": _duration(workload.eval_windows / devices / forward),
     }

@@ -64,11 +64,14 @@ class TimedStep:
         )
         self._is_plain = case.wrapper == "jit"
         self._step = plain_step(training) if self._is_plain else training.make_step()
+        # Where train.py has a batch before its step begins.
+        put = jax.device_put if self._is_plain else parallel.on_devices
+        self._batch = put(training.batch)
         self._key = jax.random.key(0)
         self._state = training.new_state()
         training.variables = None  # copied; two steps' worth of memory otherwise
         start = time.perf_counter()
-        arguments = (self._state, self._batch(), self._key)
+        arguments = (self._state, self._batch, self._key)
         memory = self._step.lower(*arguments).compile().memory_analysis()
         self._one_step()
         self._first_seconds = time.perf_counter() - start
@@ -79,7 +82,7 @@ class TimedStep:
         devices, shapes = jax.local_device_count(), jax.eval_shape(lambda: self._state)
         flops = arithmetic.plain_flops(
             plain_step(self._training) if self._is_plain else self._training.make_step(),
-            shapes, self._batch(), self._key,
+            shapes, self._batch, self._key,
         )  # fmt: skip
         temporary = self._temporary_bytes
         give_back_freed_memory()
@@ -105,12 +108,8 @@ class TimedStep:
             "peak_mib": machine.peak_mib(),
         }
 
-    def _batch(self) -> PyTree:
-        batch = self._training.batch
-        return batch if self._is_plain else parallel.split_batch(batch)
-
     def _one_step(self) -> None:
-        self._state, metrics = self._step(self._state, self._batch(), self._key)
+        self._state, metrics = self._step(self._state, self._batch, self._key)
         jax.block_until_ready((self._state, metrics))
 
 
