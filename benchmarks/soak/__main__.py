@@ -210,10 +210,6 @@ def report(
         "machine": machine.describe(),
         "arguments": {name: str(value) for name, value in vars(arguments).items()},
         "checks": [vars(check) for check in found],
-        "slopes_mib_a_minute": {
-            name: [growth.slope(growth.settled(life.samples)) for life in own]
-            for name, own in lives.items()
-        },
         "lives": {name: [vars(life) for life in own] for name, own in lives.items()},
     }
     write_json(output / "soak.json", told)

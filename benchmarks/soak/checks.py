@@ -83,8 +83,9 @@ def check_growth(name: str, growth: Growth | None, *, limit: float) -> Check:
     title = f"memory of {name} flat, at most {limit:g} MiB a minute"
     if growth is None:
         return Check(title, False, "no life was long enough to tell")
-    found = f"{growth.slope:+.2f} ± {growth.error:.2f} MiB a minute at {growth.level:.0f} MiB"
-    return Check(title, growth.slope <= limit, f"{found}, over {growth.fitted} lives")
+    levels = ", ".join(f"{level:.0f}" for level in growth.levels)
+    found = f"{growth.slope:+.2f} ± {growth.error:.2f} MiB a minute, lives at {levels} MiB"
+    return Check(title, growth.slope <= limit, found)
 
 
 def check_same_arrays(one: pathlib.Path, other: pathlib.Path, step: int) -> Check:

@@ -32,26 +32,40 @@ def test_lives_of_different_levels_have_one_slope():
     found = growth.common_growth(lives)
     assert found.slope == pytest.approx(4)
     assert found.error == pytest.approx(0, abs=1e-9)
-    assert found.fitted == 3
-    assert growth.slope(lives[1]) == pytest.approx(4)
+    assert found.levels == pytest.approx([900 + 4 * 0.975, 1400 + 4 * 0.475, 700 + 4 * 0.975])
 
 
-def test_the_error_is_how_far_slopes_scatter():
-    found = [growth.common_growth([samples(start, 900, 2, noise=5)]) for start in range(300)]
+@pytest.mark.parametrize("lives", [1, 30])
+def test_the_error_is_how_far_slopes_scatter(lives):
+    found = [
+        growth.common_growth(
+            [samples(100 * start + life, 900, 2, noise=5) for life in range(lives)]
+        )
+        for start in range(200)
+    ]
     scatter = np.std([one.slope for one in found])
     assert np.mean([one.error for one in found]) == pytest.approx(scatter, rel=0.2)
-    assert np.mean([one.slope for one in found]) == pytest.approx(2, abs=4 * scatter / 300**0.5)
+    assert np.mean([one.slope for one in found]) == pytest.approx(2, abs=4 * scatter / 200**0.5)
 
 
-def test_the_first_half_of_a_life_does_not_count():
-    ramp = [(second, 30.0 * second) for second in range(20)]
-    flat = [(second, 600.0) for second in range(20, 41)]
-    assert growth.slope(growth.settled(ramp + flat)) == pytest.approx(0, abs=1e-9)
+def test_lives_that_go_apart_have_a_large_error():
+    """However many samples there are of each."""
+    lives = [samples(start, 900, 2 + apart, count=400)
+             for start, apart in enumerate((-20, 20, -20, 20))]  # fmt: skip
+    assert growth.common_growth(lives).error == pytest.approx(20 / 3**0.5)
+
+
+def test_the_start_of_a_life_does_not_count():
+    waiting = [(second, 250.0) for second in range(60)]
+    ramp = [(60 + second, 250 + 40.0 * second) for second in range(20)]
+    flat = [(80 + second, 1050.0) for second in range(40)]
+    assert growth.common_growth([growth.settled(waiting + ramp + flat)]).slope < 40
+    found = growth.common_growth([growth.settled(waiting + ramp[:15] + flat)])
+    assert found.slope == pytest.approx(0, abs=1e-9)
 
 
 def test_few_samples_say_nothing():
     assert growth.common_growth([samples(0, 1, 1, count=5), []]) is None
-    assert growth.slope([]) is None
     assert growth.settled([]) == []
     check = checks.check_growth("train", None, limit=2)
     assert not check.passed
