@@ -34,6 +34,9 @@ _INNER = {
     "custom_vjp_call": "call_jaxpr",
 }
 
+# Primitives that give the values that they are given; there is nothing to see in them.
+_MOVES = ("broadcast_in_dim", "copy", "reshape", "rev", "squeeze", "stop_gradient", "transpose")
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
@@ -70,15 +73,16 @@ def find_origin(function: Callable, *arguments: Any) -> Origin | None:
     walk = _Walk()
     outputs: list[int] = []
 
-    def flags(*leaves: Any) -> tuple[jax.Array, jax.Array]:
+    def peaks(*leaves: Any) -> list[Any]:
         walk.clear()
         inputs = [(leaf, walk.add(leaf, None, ())) for leaf in leaves]
         consts = [(const, walk.add(const, None, ())) for const in closed.consts]
         outputs[:] = [node for _, node in walk.run(closed.jaxpr, consts, inputs, scope="")]
-        return jnp.stack(walk.has_nan), jnp.stack(walk.has_inf)
+        return walk.peaks
 
-    has_nan, has_inf = map(np.asarray, jax.jit(flags)(*leaves))
-    return _trace_back(walk, outputs, has_nan, has_inf, names=list(by_path(arguments)))
+    found = np.array([np.float32(peak) for peak in jax.device_get(jax.jit(peaks)(*leaves))])
+    names = list(by_path(arguments))
+    return _trace_back(walk, outputs, np.isnan(found), np.isinf(found), names=names)
 
 
 class _Walk:
@@ -90,16 +94,20 @@ class _Walk:
     def clear(self) -> None:
         self.made_by: list[tuple[Any, str] | None] = []  # equation and scope; None of what is given
         self.sources: list[Sequence[int]] = []
-        self.has_nan: list[Any] = []
-        self.has_inf: list[Any] = []
+        self.peaks: list[Any] = []  # the largest absolute value; that of a nan is nan
 
     def add(self, value: Any, made_by: tuple[Any, str] | None, sources: Sequence[int]) -> int:
         floating = jnp.issubdtype(getattr(value, "dtype", np.int32), jnp.inexact)
-        self.has_nan.append(jnp.isnan(value).any() if floating else jnp.array(False))
-        self.has_inf.append(jnp.isinf(value).any() if floating else jnp.array(False))
+        self.peaks.append(jnp.max(jnp.abs(value), initial=0) if floating and value.size else 0.0)
         self.made_by.append(made_by)
         self.sources.append(sources)
         return len(self.sources) - 1
+
+    def add_literal(self, value: Any) -> int:
+        """A number that the function itself has."""
+        node = self.add(None, None, ())
+        self.peaks[node] = np.abs(np.asarray(value, np.float32)).max(initial=0)
+        return node
 
     def run(
         self, jaxpr: Any, consts: Sequence[tuple], inputs: Sequence[tuple], *, scope: str
@@ -109,7 +117,7 @@ class _Walk:
 
         def read(atom: Any) -> tuple:
             if isinstance(atom, core.Literal):
-                return atom.val, self.add(atom.val, None, ())
+                return atom.val, self.add_literal(atom.val)
             return known[atom]
 
         for equation in jaxpr.eqns:
@@ -131,6 +139,8 @@ class _Walk:
         alone = jaxpr.replace(constvars=[], invars=free, outvars=equation.outvars, eqns=[equation])
         values = jax.core.eval_jaxpr(alone, [], *(read(atom)[0] for atom in free))
         sources = [node for _, node in inputs]
+        if equation.primitive.name in _MOVES:
+            return [(values[0], sources[0])]
         return [(value, self.add(value, (equation, scope), sources)) for value in values]
 
 

@@ -419,7 +419,8 @@ def test_absurd_learning_rate(squares, compilation_cache, tmp_path):
         "train.py", f"--workdir={tmp_path}", f"--replay={saved}", cache=compilation_cache
     )
     output, errors = process.communicate()
-    assert (process.returncode, errors) == (1, "")
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors  # XLA says there where it compiles slowly
     *_, first, last = output.splitlines()
     assert re.fullmatch(r"first: (inf|nan) from \w+ of (backbone|heads_).* at step_jax/.*", first)
     assert re.fullmatch(r"step \d+: the .* is (nan|inf), and again", last)
