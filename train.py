@@ -164,6 +164,8 @@ def train_until(
     def evaluate_unless_stopped(step: int) -> None:
         with log.paused():
             stop.run_interruptibly(lambda: evaluate_now(step))
+        if stop.requested:
+            hosts.interrupt_others()
 
     with page, log, trace, recorder:
         stop.begin()

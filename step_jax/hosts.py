@@ -206,19 +206,20 @@ def writers(name: str, value: Any) -> Any:
 
 
 def check_same(name: str, values: Mapping[str, Any], *, may_differ: tuple[str, ...] = ()) -> None:
-    """Raises InputError where this process's flat `values` are not the writer's."""
+    """Raises InputError, at all processes, where one's flat `values` are not the writer's."""
     own = json.loads(json.dumps({k: v for k, v in values.items() if k not in may_differ}))
     told = writers(name, own)
     different = [
-        f"{key} is {own.get(key, 'absent')} here and {told.get(key, 'absent')} at process 0"
+        f"{key} is {own.get(key, 'absent')} there and {told.get(key, 'absent')} at process 0"
         for key in sorted(own.keys() | told.keys())
         if key not in own or key not in told or own[key] != told[key]
     ]
-    if different:
-        raise InputError(
-            f"process {jax.process_index()}: another {name} ({'; '.join(different)}); start all "
-            "processes with the same command"
-        )
+    for index, found in enumerate(gather(f"differences of {name}", different)):
+        if found:
+            raise InputError(
+                f"process {index} has another {name} ({'; '.join(found)}); start all processes "
+                "with the same command"
+            )
 
 
 def broadcast(tree: PyTree) -> PyTree:
@@ -269,18 +270,18 @@ def _maximum():
 
 
 def any_stops(requested: str | None) -> str | None:
-    """The same at once, where all processes are between two pieces of work.
-
-    A process that was interrupted in the middle of one interrupts the others.
-    """
+    """The same at once, where all processes are between two pieces of work."""
     if _together is None:
         return requested
-    if requested:
-        _tell({"stop": jax.process_index()})
     if not any_process("stop", bool(requested)):
         return None
     _together.stopping = True
     return requested or ELSEWHERE
+
+
+def interrupt_others() -> None:
+    """Sends them the signal that interrupted this process in the middle of a long piece of work."""
+    _tell({"stop": jax.process_index()})
 
 
 @contextlib.contextmanager

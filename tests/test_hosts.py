@@ -53,6 +53,6 @@ def test_a_difference_is_told_by_key(monkeypatch):
     with pytest.raises(InputError) as error:
         hosts.check_same("configuration", {"a": 2, "b": (1,), "c": 5, "e": 1}, may_differ=("e",))
     assert (
-        "another configuration (a is 2 here and 1 at process 0; c is 5 here and absent at process "
-        "0; d is absent here and 0 at process 0)" in str(error.value)
+        "process 0 has another configuration (a is 2 there and 1 at process 0; c is 5 there and "
+        "absent at process 0; d is absent there and 0 at process 0)" in str(error.value)
     )

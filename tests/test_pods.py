@@ -49,6 +49,10 @@ def logged(workdir, *names):
     return [[line[name] for name in names] for line in read_log(workdir)]
 
 
+def last_checkpoint(workdir):
+    return max(int(name) for name in os.listdir(workdir / "checkpoints") if name.isdigit())
+
+
 # --- the same result ------------------------------------------------------------------------------
 
 
@@ -152,11 +156,23 @@ def test_a_signal_at_one_stops_all_at_the_same_step(squares, tmp_path, compilati
     pods.wait_for(tmp_path / "checkpoints", processes, pattern="[0-9]")
     processes[asked].send_signal(signal.SIGTERM)
     writer, other = assert_all_ended_well(processes)
-    last = max(map(int, os.listdir(tmp_path / "checkpoints")))
+    last = last_checkpoint(tmp_path)
     assert f"saved checkpoint {last}; the same command continues" in writer.output
     assert ("SIGTERM" if asked == 0 else "a signal at another process") in writer.output
     assert "error" not in writer.errors + other.errors
     assert last == read_log(tmp_path)[-1]["step"]
+
+
+@pytest.mark.slow
+def test_a_signal_interrupts_the_evaluation_of_all(squares, tmp_path, compilation_cache):
+    """One process is asked to stop while both evaluate, or wait for one another there."""
+    changes = {"train__eval_every_steps": 1, "train__steps": FOREVER}
+    arguments = flags(squares, tmp_path, **changes)
+    processes = pods.start("train.py", arguments, cache=compilation_cache)
+    pods.wait_for(tmp_path / "eval" / "test", processes, pattern="2")  # its folder, no result yet
+    processes[1].send_signal(signal.SIGTERM)
+    writer, _ = assert_all_ended_well(processes)
+    assert f"saved checkpoint {last_checkpoint(tmp_path)}; the same command" in writer.output
 
 
 @pytest.mark.slow
@@ -179,9 +195,9 @@ def test_a_killed_process_ends_the_others_and_the_run_continues(
     last = survivor.errors.splitlines()[-1]
     assert last.startswith("error: process ")
     assert "the same command, at all processes, goes on from the last checkpoint" in last
-    before = max(int(name) for name in os.listdir(tmp_path / "checkpoints") if name.isdigit())
+    before = last_checkpoint(tmp_path)
     again = pods.start(CHEAP, arguments, cache=compilation_cache)
-    while read_log(tmp_path)[-1]["step"] <= before + 1:
+    while last_checkpoint(tmp_path) == before:
         assert all(process.poll() is None for process in again), pods.ended(again)
         time.sleep(0.1)
     again[0].send_signal(signal.SIGTERM)
@@ -224,7 +240,7 @@ def test_other_configurations_are_an_error(squares, tmp_path, compilation_cache)
     ended = pods.ended(processes)
     assert [one.status for one in ended] == [1, 1]
     for one in ended:
-        assert "train.batch_size is 8 here and 4 at process 0" in one.errors
+        assert "process 1 has another configuration (train.batch_size is 8 there" in one.errors
     assert not (tmp_path / "run").exists()
 
 
