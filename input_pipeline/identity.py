@@ -11,6 +11,7 @@ from input_pipeline.records import RecordsIndex, RecordsInfo
 
 SCALARS = ("num_frames", "first_frame", "core_start", "core_end")
 IMAGES = ("frames", "flow")
+PER_TUBE, PER_BOX = ("tube_ids", "tube_labels"), ("tube_index", "tube_frame", "tube_box")
 
 
 class Identity:
@@ -49,22 +50,25 @@ class Identity:
             if is_now != expected:
                 texts.append(f"{name} is {_shown(is_now)}, expected {_shown(expected)}")
         if not _tubes_fit(example):
-            texts.append("its labels are of other classes")
+            texts.append("its tubes have features of different lengths")
         return texts
 
 
 def numbers_of(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """int64 []: the numbers in a record that the index knows, and how many images it holds."""
     numbers = {name: example[name] for name in SCALARS}
-    sizes = {name: tf.size(example[name], tf.int64) for name in IMAGES if name in example}
-    return numbers | sizes
+    lengths = {name: tf.shape(example[name], tf.int64)[0] for name in IMAGES if name in example}
+    return numbers | lengths
 
 
 def _tubes_fit(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """bool []: the labels are of as many tubes as there are, as of other classes they would not."""
-    if "tube_ids" not in example:
-        return tf.constant(True)
-    return tf.shape(example["tube_labels"])[0] == tf.size(example["tube_ids"])
+    """bool []: a tube's features are of as many tubes, and a box's of as many boxes."""
+    fits = tf.constant(True)
+    for names in (PER_TUBE, PER_BOX):
+        sizes = [tf.shape(example[name])[0] for name in names if name in example]
+        for size in sizes[1:]:
+            fits &= size == sizes[0]
+    return fits
 
 
 def _shown(value: bytes | int) -> str:

@@ -17,7 +17,6 @@ def read_records(
     shards: Sequence[tuple[str, int]],
     share: range,
     *,
-    wanted: np.ndarray | None = None,
     file_seed: tf.Tensor | None = None,
     files_at_once: int = FILES_AT_ONCE,
     salvage: Salvage | None = None,
@@ -27,7 +26,6 @@ def read_records(
     Args:
       shards: (path, number of records) of the record files.
       share: which records, counted through all files.
-      wanted: bool [R], those of all records that are wanted; None: all of the share.
       file_seed: int64 [], shuffles the files; None keeps their order.
       files_at_once: between which the records change one by one.
       salvage: reads the files where they are damaged; in the place of a record that it cannot read
@@ -45,25 +43,11 @@ def read_records(
     if file_seed is not None:
         files = files.shuffle(len(parts), seed=file_seed, reshuffle_each_iteration=False)
 
-    wanted = np.ones(before, bool) if wanted is None else wanted
-
-    def read(path, first, stop, skip, is_end):
+    def read(*part):
         if salvage is None:
-            records = _read_whole(path, first, stop, skip, is_end)
-        else:
-            signature = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
-            part = path, first, stop, skip, is_end
-            records = tf.data.Dataset.from_generator(
-                salvage.read, args=part, output_signature=signature
-            )
-
-        def is_wanted(record, data):
-            if salvage is None:
-                fits = (tf.strings.length(data) > 0) == (record < stop)
-                tf.raw_ops.Assert(condition=fits, data=["another number of records", path])
-            return (record < stop) & tf.gather(np.append(wanted, False), record)
-
-        return records.filter(is_wanted)
+            return _read_whole(*part)
+        signature = tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)
+        return tf.data.Dataset.from_generator(salvage.read, args=part, output_signature=signature)
 
     at_once = min(len(parts), files_at_once)
     threads = min(at_once, THREADS)
@@ -73,11 +57,14 @@ def read_records(
 
 
 def _read_whole(path, first, stop, skip, is_end) -> tf.data.Dataset:
-    """(record, bytes) of a part of a file, and where the file should end (stop, ""), if it does.
-
-    The bytes are "" before where there are too few records, and not at the end if too many.
-    """
-    end = tf.data.Dataset.from_tensors("")
-    records = tf.data.TFRecordDataset(path).skip(skip).concatenate(end)
+    """(record, bytes) of a part of a file, which has as many records as it should."""
+    # Nothing after the last of them, where the file should end, shows that it does.
+    records = tf.data.TFRecordDataset(path).skip(skip).concatenate(tf.data.Dataset.from_tensors(""))
     numbers = tf.data.Dataset.range(first, stop + tf.cast(is_end, tf.int64))
-    return tf.data.Dataset.zip((numbers, records))
+
+    def is_record(record, data):
+        fits = (tf.strings.length(data) > 0) == (record < stop)
+        tf.raw_ops.Assert(condition=fits, data=["another number of records", path])
+        return record < stop
+
+    return tf.data.Dataset.zip((numbers, records)).filter(is_record)

@@ -84,7 +84,7 @@ odd_image = change_image(another_size)
 
 
 def drop_feature(path, record):
-    rewrite(path, lambda feature: feature.pop("tube_ids"), record)
+    rewrite(path, lambda feature: feature.pop("tube_box"), record)
 
 
 def drop_frame(path, record):

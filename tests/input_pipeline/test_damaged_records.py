@@ -54,11 +54,11 @@ RECORD_DAMAGE = [
     (record_damage.cut_image, r"the JPEG of frame \d+ does not decode \(\d+ bytes\)"),
     (record_damage.garbage_image, r"the JPEG of frame \d+ does not decode \(300 bytes\)"),
     (record_damage.odd_image, r"frame \d+ is 80 x 60, others 64 x 48"),
-    (record_damage.drop_feature, r"another record .*its labels are of other classes"),
+    (record_damage.drop_feature, r"another record .*its tubes have features of different lengths"),
     (record_damage.no_example, r"a record of another version, or none at all"),
     (record_damage.drop_frame, r"another record than the index says \(frames is 10, expected 11"),
     (record_damage.rename_video, r"another record .*video is 'z', expected 'a'"),
-    (record_damage.add_label, r"another record .*its labels are of other classes"),
+    (record_damage.add_label, r"another record .*its tubes have features of different lengths"),
 ]
 
 
