@@ -113,7 +113,7 @@ def input_frames(detector: StepDetector) -> int:
 def check_modality(detector: StepDetector, modality: Modality) -> None:
     """Raises InputError if the backbone reads other channels than the clips have."""
     backbone = detector.backbone
-    rgb = getattr(backbone, "rgb", modality.has_rgb)  # VGG16 alone treats them differently
+    rgb = getattr(backbone, "rgb", modality.has_rgb)  # I3D treats all alike
     modality.check_channels(backbone.channels, rgb=rgb)
 
 

@@ -19,9 +19,12 @@ class TinyBackbone(nn.Module):
 
     What it reads is not just RGB: each frame is given the absolute differences of its grey image to
     those a few frames before and after, so that motion is visible without optical flow. The
-    features of a frame therefore depend on frames `difference_frames` away.
+    features of a frame therefore depend on frames `difference_frames` away. Flow images are read as
+    they are.
 
     Attributes:
+      channels: of the input, RGB first and then flow images (`step_jax.modality`).
+      rgb: whether the first three of them are RGB.
       stem_features: channels of the 4x4 patch embedding.
       features: channels of the output.
       num_blocks: residual 3x3 convolutions at stride 8.
@@ -32,6 +35,8 @@ class TinyBackbone(nn.Module):
       remat: whether the backward pass computes the insides of each stage again.
     """
 
+    channels: int = 3
+    rgb: bool = True
     stem_features: int = 32
     features: int = 64
     num_blocks: int = 1
@@ -40,7 +45,6 @@ class TinyBackbone(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
-    channels = 3
     spatial_stride = 8
     temporal_stride = 1
 
@@ -55,18 +59,25 @@ class TinyBackbone(nn.Module):
 
     @nn.compact
     def __call__(self, clips: Array, *, train: bool = False) -> Array:
-        """`clips [B, T, H, W, 3]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`.
+        """`clips [B, T, H, W, channels]` in [-1, 1] -> `[B, T, H / 8, W / 8, features]`.
 
         Raises:
-          InputError: H or W is not a multiple of the stride.
+          InputError: H or W is not a multiple of the stride, or the clips have other channels.
         """
         del train  # nothing here depends on it
-        batch, frames, height, width = clips.shape[:4]
+        batch, frames, height, width, channels = clips.shape
         self.check_side(height)
         self.check_side(width)
+        if channels != self.channels:
+            raise InputError(
+                f"model.backbone_options.channels {self.channels}: found clips of {channels} "
+                "channels"
+            )
 
         def stem(_: nn.Module, x: Array) -> Array:
-            x = with_motion_energy(x, gap=self.difference_frames).astype(self.dtype)
+            if self.rgb:
+                x = with_motion_energy(x, gap=self.difference_frames)
+            x = x.astype(self.dtype)
             x = patchify(x.reshape(batch * frames, *x.shape[2:]), size=4)
             x = nn.relu(nn.Dense(self.stem_features, dtype=self.dtype, name="stem")(x))
             # Patches and a product: a strided convolution's backward pass is slow on CPUs.
@@ -85,13 +96,14 @@ class TinyBackbone(nn.Module):
 
 
 def with_motion_energy(clips: Array, *, gap: int) -> Array:
-    """Appends |grey(t) - grey(t - gap)| and |grey(t + gap) - grey(t)|: `[B, T, H, W, 3]` -> 5.
+    """Appends |grey(t) - grey(t - gap)| and |grey(t + gap) - grey(t)|: `[B, T, H, W, C]` -> C + 2.
 
+    Grey is the mean of the first three channels.
     Absolute values, because where an actor was and will be shows on either side of where it is,
     whatever its colour: with signed differences the actions took several times as long to learn.
     Beyond the clip's ends stand its first and its last frame.
     """
-    grey = clips.mean(axis=-1, keepdims=True)
+    grey = clips[..., :3].mean(axis=-1, keepdims=True)
     padded = jnp.pad(grey, ((0, 0), (gap, gap), (0, 0), (0, 0), (0, 0)), mode="edge")
     before = jnp.abs(grey - padded[:, : -2 * gap])
     after = jnp.abs(padded[:, 2 * gap :] - grey)

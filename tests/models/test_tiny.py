@@ -78,3 +78,24 @@ def test_an_image_that_does_not_divide_is_refused(side):
     clips = jax.ShapeDtypeStruct((1, 2, 16, side, 3), np.float32)
     with pytest.raises(InputError, match=f"image_size is {side}; expected a multiple of .* 8"):
         jax.eval_shape(module.init, jax.random.key(0), clips)
+
+
+@pytest.mark.parametrize("channels, rgb, stem", [(6, False, 6), (9, True, 11)])
+def test_flow_images_are_read_as_they_are(clips, channels, rgb, stem):
+    """The motion energy is that of RGB; flow alone has none."""
+    module = tiny.TinyBackbone(channels, rgb, stem_features=3, features=4, difference_frames=GAP)
+    more = np.random.default_rng(1).uniform(-1, 1, (*clips.shape[:4], channels - 3))
+    both = np.concatenate([clips, more], axis=-1).astype(np.float32)
+    variables = module.init(jax.random.key(0), both)
+    assert variables["params"]["stem"]["kernel"].shape == (16 * stem, 3)
+
+    def changed_frames(channel):
+        changed = both.copy()
+        changed[0, 3, ..., channel] += 0.5
+        difference = module.apply(variables, changed) - module.apply(variables, both)
+        return set(np.flatnonzero(abs(np.asarray(difference[0])).max(axis=(1, 2, 3)) > 1e-6))
+
+    assert changed_frames(0) == ({3 - GAP, 3, 3 + GAP} if rgb else {3})
+    assert changed_frames(channels - 1) == {3}
+    with pytest.raises(InputError, match=f"channels {channels}: found clips of 3 channels"):
+        module.apply(variables, clips)
