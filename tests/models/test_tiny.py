@@ -80,7 +80,7 @@ def test_an_image_that_does_not_divide_is_refused(side):
         jax.eval_shape(module.init, jax.random.key(0), clips)
 
 
-@pytest.mark.parametrize("channels, rgb, stem", [(6, False, 6), (9, True, 11)])
+@pytest.mark.parametrize(("channels", "rgb", "stem"), [(6, False, 6), (9, True, 11)])
 def test_flow_images_are_read_as_they_are(clips, channels, rgb, stem):
     """The motion energy is that of RGB; flow alone has none."""
     module = tiny.TinyBackbone(channels, rgb, stem_features=3, features=4, difference_frames=GAP)
