@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -33,6 +35,14 @@ def load_config(spec: str) -> ConfigDict:
         return module.get_config(variant) if variant else module.get_config()
     except (TypeError, ValueError) as error:
         raise InputError(f"--config {spec}: {error}") from error
+
+
+def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """A locked copy with other values; `changes` by key. Options of modules may be new keys."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict(dict(changes))
+    return config.lock()
 
 
 def describe(spec: str, config: ConfigDict, *, precision: str | None = None) -> dict:

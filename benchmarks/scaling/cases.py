@@ -71,14 +71,6 @@ class Case:
         return cls(**{**values, "changes": _with_tuples(values["changes"])})
 
 
-def configured(config: ConfigDict, changes: Changes) -> ConfigDict:
-    """A copy of the configuration with `changes`."""
-    config = config.copy_and_resolve_references()
-    with config.ignore_type():
-        config.update_from_flattened_dict(dict(changes))
-    return config
-
-
 def digest(config: ConfigDict, case: Case) -> str:
     """Of everything that decides what is measured, but for the code and the machine."""
     told = [config.to_json_best_effort(sort_keys=True), case.to_json()]

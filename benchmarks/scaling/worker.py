@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import arithmetic, configuration, machine
-from benchmarks.scaling.cases import Case, configured
+from benchmarks.scaling.cases import Case
 from benchmarks.training import Training
 from step_jax import parallel
 from step_jax.models.step import StepDetector
@@ -56,7 +56,7 @@ class TimedStep:
     """A case's training step, compiled, and the state that it goes on from."""
 
     def __init__(self, spec: str, case: Case):
-        config = configured(configuration.load_config(spec), case.changes)
+        config = configuration.changed(configuration.load_config(spec), case.changes)
         parallel.check_batch_size(case.batch, accumulate=config.train.accumulate)
         described = configuration.describe(spec, config)
         self._training = training = Training(

@@ -30,13 +30,13 @@ def test_every_case_has_its_own_name_and_survives_json():
         assert len({case.name for case in planned}) == len(planned) > 25
         for case in planned:
             assert Case.from_json(json.loads(json.dumps(case.to_json()))) == case
-            cases.configured(CONFIG, case.changes)  # the keys are there
+            configuration.changed(CONFIG, case.changes)  # the keys are there
 
 
 def test_a_case_changes_a_copy_of_the_configuration():
     (case,) = (one for one in cases.sweeps(CONFIG, CPU, ("steps",))["steps"] if one.value == 4
                and one.series == "extended")  # fmt: skip
-    changed = cases.configured(CONFIG, case.changes)
+    changed = configuration.changed(CONFIG, case.changes)
     assert changed.model.extension_plan == (False, True, True, True)
     assert len(changed.loss.thresholds) == 4
     assert CONFIG.model.extension_plan == (False, True, True)

@@ -1,0 +1,1 @@
+"""The paper's claims, each a comparison that could fail, on the embedded benchmark."""

@@ -1,0 +1,60 @@
+"""Puts the results on docs/claims.md: python -m benchmarks.claims.page --results FILE.
+
+What stands between the page's two marks is written anew, the rest of it is left. docs/claims.png is
+drawn beside it, and the results are kept as docs/claims.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+from benchmarks.claims import drawing, results, tables
+from step_jax.cli import run_command
+from step_jax.errors import InputError
+from step_jax.files import write_json, write_text
+
+_BEGIN, _END = "<!-- numbers: benchmarks.claims.page -->", "<!-- end of numbers -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.claims.page", description=__doc__.splitlines()[0]
+    )
+    runs = pathlib.Path("runs/claims")
+    parser.add_argument("--results", type=pathlib.Path, default=runs / results.FILE)
+    parser.add_argument("--speed", type=pathlib.Path, help="what benchmarks.claims.speed measured")
+    parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/claims.md"))
+    arguments = parser.parse_args()
+    found = _read(arguments.results)
+    measured = _read(arguments.speed) if arguments.speed else None
+    speed = measured["speed"] if measured else None
+    rows = results.by_row(found["runs"])
+    page = with_numbers(arguments.page.read_text("utf-8"), tables.page(rows, speed))
+    write_text(arguments.page, page)
+    picture = arguments.page.with_suffix(".png")
+    drawing.draw(rows, speed, picture)
+    kept = arguments.page.with_suffix(".json")
+    write_json(kept, {**found, "speed": measured})
+    for path in (arguments.page, picture, kept):
+        print(path)
+
+
+def with_numbers(page: str, numbers: str) -> str:
+    """The page with other text between its marks. Raises InputError where it has none."""
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise InputError(f"the page has no {_BEGIN} ... {_END} for the numbers; put both there")
+    return f"{before}{begin}\n\n{numbers}\n{end}{after}"
+
+
+def _read(path: pathlib.Path) -> dict:
+    if not path.exists():
+        raise InputError(f"{path}: missing; python -m benchmarks.claims writes it")
+    return json.loads(path.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,229 @@
+"""Trains and evaluates rows, each by the commands that users have, and keeps what is finished."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks.claims import config, matrix
+from step_jax import evaluations, run_folder
+from step_jax.errors import InputError
+from step_jax.files import write_json
+
+SPLIT = "test"
+_DONE = "done.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row with one seed: a training, or the fusion of some (`matrix.FUSIONS`)."""
+
+    row: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}/seed{self.seed}"
+
+    @property
+    def parts(self) -> tuple[Run, ...]:
+        """The trainings that a fusion is made of."""
+        return tuple(Run(row, self.seed) for row in matrix.FUSIONS.get(self.row, ()))
+
+
+def planned(rows: Sequence[str], seeds: int) -> list[Run]:
+    """All rows with one seed before the next seed; fusions after what they are made of."""
+    order = [*matrix.ROWS, *matrix.FUSIONS]
+    for row in rows:
+        if row not in order:
+            raise InputError(f"--only {row}: expected some of {', '.join(order)}")
+    needed = {*rows} | {part for row in rows for part in matrix.FUSIONS.get(row, ())}
+    return [Run(row, seed) for seed in range(seeds) for row in order if row in needed]
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where the benchmark lies. digest: of its records."""
+
+    annotations: pathlib.Path
+    records: pathlib.Path
+    digest: str
+
+
+class Runner:
+    """Makes runs in a folder; several side by side, each on a core of its own.
+
+    Args:
+      scale: how large everything is.
+      output: the folder; a run's is OUTPUT/runs/ROW/seedN.
+      data: the benchmark.
+      together: runs side by side, instead of the scale's.
+    """
+
+    def __init__(
+        self,
+        scale: matrix.Scale,
+        output: pathlib.Path,
+        data: Data,
+        *,
+        together: int | None = None,
+    ):
+        self._scale, self._output, self.data = scale, output, data
+        self.together = together or scale.together
+        self._stop = threading.Event()
+        self._running: set[subprocess.Popen] = set()
+
+    def folder(self, run: Run) -> pathlib.Path:
+        return self._output / "runs" / run.row / f"seed{run.seed}"
+
+    def done(self, run: Run) -> dict[str, Any] | None:
+        """What a finished run left: its seconds, and where its metrics are; None if it has not."""
+        path = self.folder(run) / _DONE
+        if not path.exists():
+            return None
+        told = json.loads(path.read_text())
+        return told if told["identity"] == self._identity(run) else None
+
+    def metrics(self, run: Run) -> dict[str, Any]:
+        """`metrics.json` of a finished run."""
+        return json.loads((self._output / self.done(run)["metrics"]).read_text())
+
+    def make(self, runs: Sequence[Run]) -> Iterator[tuple[Run, float]]:
+        """Makes those that are not finished; yields each with its seconds when it is.
+
+        A run that fails ends the others. Raises InputError, which names its log.
+        """
+        cores = queue.SimpleQueue()
+        for core in self._cores():
+            cores.put(core)
+        alone = [run for run in runs if not run.parts]
+        fused = [run for run in runs if run.parts]
+        with concurrent.futures.ThreadPoolExecutor(self.together) as pool:
+            try:
+                for some in (alone, fused):
+                    futures = {pool.submit(self._make, run, cores): run for run in some}
+                    for future in concurrent.futures.as_completed(futures):
+                        yield futures[future], future.result()
+            finally:
+                self._end_all()
+                pool.shutdown(cancel_futures=True)
+
+    def _cores(self) -> list[int | None]:
+        """A core for each run that goes on at a time; None: all that there are.
+
+        Of a scale for pinned runs also where there is one at a time: results depend on the cores.
+        """
+        if self._scale.together == 1 or not hasattr(os, "sched_setaffinity"):
+            return [None] * self.together
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < self.together:
+            raise InputError(
+                f"{self.together} runs need a core each, found {len(cores)}; give --together 1"
+            )
+        return list(cores[: self.together])
+
+    def _make(self, run: Run, cores: queue.SimpleQueue) -> float:
+        core = cores.get()
+        try:
+            return self._make_on(core, run)
+        finally:
+            cores.put(core)
+
+    def _make_on(self, core: int | None, run: Run) -> float:
+        folder = self.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        if run.parts:
+            metrics = self._fuse(core, run)
+        else:
+            self._call(core, run, self.training_command(run))
+            self._call(core, run, self._program("evaluate.py", f"--workdir={folder}"))
+            step = run_folder.finished_step(folder)
+            metrics = evaluations.folder(folder, split=SPLIT, step=step) / evaluations.METRICS
+        seconds = time.monotonic() - start
+        done = {
+            "identity": self._identity(run),
+            "metrics": os.path.relpath(metrics, self._output),
+            "seconds": round(seconds, 1),
+        }
+        write_json(folder / _DONE, done)
+        return seconds
+
+    def training_command(self, run: Run) -> list[str]:
+        return self._program(
+            "train.py",
+            f"--config=benchmarks/claims/config.py:{self._scale.name}/{run.row}",
+            f"--workdir={self.folder(run)}",
+            f"--config.seed={run.seed}",
+            f"--config.data.records={self.data.records}",
+            f"--config.data.annotations={self.data.annotations}",
+        )
+
+    def _program(self, *command: str) -> list[str]:
+        """Other seeds of a row have the same programs, and need not compile them again."""
+        return [sys.executable, *command, f"--compilation_cache={self._output / 'compiled'}"]
+
+    def _fuse(self, core: int | None, run: Run) -> pathlib.Path:
+        """Makes one table of the parts', and evaluates it as theirs were."""
+        folder = self.folder(run)
+        table = folder / "tubelets.parquet"
+        tables = [self.tubelets(part) for part in run.parts]
+        self._call(
+            core,
+            run,
+            [sys.executable, "-m", "step_jax.fusion", "--method", "mean",
+             "--inputs", *map(str, tables), "--output", str(table)],
+        )  # fmt: skip
+        first = self.folder(run.parts[0])
+        evaluate = [sys.executable, "evaluate.py", f"--workdir={first}", f"--detections={table}"]
+        self._call(core, run, evaluate)
+        return folder / evaluations.METRICS
+
+    def tubelets(self, run: Run) -> pathlib.Path:
+        """The table of a finished training."""
+        return (self._output / self.done(run)["metrics"]).parent / "tubelets.parquet"
+
+    def _call(self, core: int | None, run: Run, command: Sequence[str]) -> None:
+        """Runs a command; what it prints goes into the run's log."""
+        if core is not None:
+            pinned = [sys.executable, "-m", "benchmarks.claims.pinned", str(core)]
+            command = [*pinned, *command]
+        log = self.folder(run) / "log.txt"
+        with log.open("a") as file:
+            if self._stop.is_set():
+                raise InputError(f"{run.name}: ended with the others; the same command continues")
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            self._running.add(process)
+            try:
+                status = process.wait()
+            finally:
+                self._running.discard(process)
+        if self._stop.is_set():
+            raise InputError(f"{run.name}: ended with the others; the same command continues")
+        if status:
+            raise InputError(f"{run.name}: ended with exit status {status}; see {log}")
+
+    def _end_all(self) -> None:
+        """However this ends, no run outlives it; trainings save what they have."""
+        self._stop.set()
+        for process in list(self._running):
+            process.terminate()
+
+    def _identity(self, run: Run) -> str:
+        """Of everything that decides a result, but for the code and the machine."""
+        told: list[Any] = [run.seed, self.data.digest]
+        for row in matrix.FUSIONS.get(run.row, (run.row,)):
+            of_row = config.get_config(f"{self._scale.name}/{row}")
+            told.append(of_row.to_json_best_effort(sort_keys=True))
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()

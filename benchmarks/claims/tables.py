@@ -1,0 +1,181 @@
+"""The results as Markdown: the statements, and tables in the paper's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.claims.matrix import FULL, PLAIN
+from benchmarks.claims.statements import (
+    HOLDS,
+    STATEMENTS,
+    Judged,
+    Results,
+    judge,
+    mean_and_deviation,
+)
+
+_NONE = "-"
+_STEPS = 4  # at most
+_VIDEO_THRESHOLDS = ("0.05", "0.1", "0.2", "0.5", "0.5:0.95")
+_NAMES = {
+    FULL: "anticipation, 6 → 18 → 30",
+    PLAIN: "K = 6, not extended",
+    "fig5_k30": "K = 30, not extended",
+    "fig5_extrapolate": "extrapolation, 6 → 18 → 30",
+    "fig5_mean": "mean box, 6 → 18 → 30",
+    "table1b_flow": "flow",
+    "table1b_early": "early",
+}
+
+
+def page(results: Results, speed: Mapping[str, Any] | None) -> str:
+    """All of it, below one another. speed: what `speed.measure` told, if it was measured."""
+    parts = [
+        statements_table([judge(one, results) for one in STATEMENTS]),
+        _titled("Table 1a: frame-mAP with S steps", table_1a(results)),
+        _titled("Figure 5: temporal extension", by_step(results, _FIGURE_5)),
+        _titled("Table 1b: modalities", table_1b(results)),
+        _titled("Section 4.2: one technique removed at a time", by_step(results, _SECTION_42)),
+        _titled("Figure 4: overlap of the input proposals", overlap_table(results)),
+        _titled("Figure 6: speed, and the number of proposals", figure_6(results, speed)),
+        _titled("Tables 2 and 3: against a dense set of proposals", table_2(results)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_FIGURE_5 = (PLAIN, "fig5_k30", "fig5_mean", "fig5_extrapolate", FULL)
+_SECTION_42 = (
+    FULL,
+    "without_scene_context",
+    "without_hard_sampling",
+    "without_rising_thresholds",
+)
+
+
+def _titled(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}"
+
+
+def statements_table(judged: Sequence[Judged]) -> str:
+    """Each statement with its comparisons, and how many of the twelve hold."""
+    counted = [one for one in judged if one.statement.counted]
+    holding = sum(one.verdict == HOLDS for one in counted)
+    rows = [
+        [
+            one.statement.text,
+            one.statement.source,
+            one.statement.paper,
+            "<br>".join(_compared(each) for each in one.compared) or _NONE,
+            f"**{one.verdict}**",
+        ]
+        for one in judged
+    ]
+    header = ["the paper says", "where", "its numbers", "here", ""]
+    return f"{holding} of {len(counted)} statements hold.\n\n{table(header, rows)}"
+
+
+def _compared(one) -> str:
+    more, less = one.comparison
+    return f"{more.text} {_shown(*one.more)}, {less.text} {_shown(*one.less)}: {one.verdict}"
+
+
+def table_1a(results: Results) -> str:
+    rows = [
+        [f"S = {steps}", *_steps(results, f"table1a_s{steps}")] for steps in range(1, _STEPS + 1)
+    ]
+    return table(["", *(f"step {step}" for step in range(1, _STEPS + 1))], rows)
+
+
+def table_1b(results: Results) -> str:
+    names = {"RGB": FULL, "flow": "table1b_flow", "late": "late", "early": "table1b_early",
+             "hybrid": "hybrid"}  # fmt: skip
+    return table(["", "frame-mAP"], [[name, _last(results, row)] for name, row in names.items()])
+
+
+def by_step(results: Results, rows: Iterable[str]) -> str:
+    """Frame-mAP after each of three steps."""
+    told = [[_NAMES.get(row, row.replace("_", " ")), *_steps(results, row)[:3]] for row in rows]
+    return table(["", "step 1", "step 2", "step 3"], told)
+
+
+def overlap_table(results: Results) -> str:
+    """Means over all proposals of training clips."""
+    runs = results.get(FULL, ())
+    if not runs:
+        return "Not run yet."
+    means = np.array([run["overlap"] for run in runs]).T
+    cells = [_shown(*mean_and_deviation(values), digits=3) for values in means]
+    return table(["", *(f"step {n}" for n in range(1, len(cells) + 1))], [["mean IoU", *cells]])
+
+
+def figure_6(results: Results, speed: Mapping[str, Any] | None) -> str:
+    rows = [
+        [str(number), _last(results, row), *_speed(speed, f"proposals_{number}")]
+        for number, row in ((4, "fig6b_m4"), (11, PLAIN), (34, "fig6b_m34"), (109, "fig6b_m109"))
+    ]
+    proposals = table(["M", "frame-mAP, three steps of 6 frames", "frames/s"], rows)
+    rows = [
+        [str(steps), *_speed(speed, f"steps_{steps}"), *_speed(speed, f"extended_{steps}")]
+        for steps in range(1, _STEPS + 1)
+    ]
+    steps = table(["S", "frames/s, not extended", "frames/s, extended"], rows)
+    return f"{proposals}\n\n{steps}"
+
+
+def table_2(results: Results) -> str:
+    names = {
+        "three steps, 11 proposals, RGB": FULL,
+        "the same, early fusion": "table1b_early",
+        "the same, hybrid fusion": "hybrid",
+        "three steps of 6 frames, 11 proposals": PLAIN,
+        "one step of 6 frames, 992 proposals": "dense",
+    }
+    rows = []
+    for name, row in names.items():
+        for kind in ("linked", "trimmed"):
+            rows.append([name, kind, _last(results, row), *_video(results, row, kind)])
+    header = ["", "tubes", "frame-mAP", *(f"video-mAP {one}" for one in _VIDEO_THRESHOLDS)]
+    return table(header, rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _steps(results: Results, row: str) -> list[str]:
+    """Frame-mAP after each step; _NONE for those that there are not."""
+    runs = results.get(row, ())
+    values = np.array([run["frame_map"] for run in runs]).T
+    cells = [_shown(*mean_and_deviation(one)) for one in values]
+    return cells + [_NONE] * (_STEPS - len(cells))
+
+
+def _last(results: Results, row: str) -> str:
+    runs = results.get(row, ())
+    if not runs:
+        return _NONE
+    return _shown(*mean_and_deviation(np.array([run["frame_map"][-1] for run in runs])))
+
+
+def _video(results: Results, row: str, kind: str) -> list[str]:
+    runs = [run for run in results.get(row, ()) if "video_map" in run]
+    if not runs:
+        return [_NONE] * len(_VIDEO_THRESHOLDS)
+    return [
+        _shown(*mean_and_deviation(np.array([run["video_map"][kind][name] for run in runs])))
+        for name in _VIDEO_THRESHOLDS
+    ]
+
+
+def _speed(speed: Mapping[str, Any] | None, name: str) -> list[str]:
+    return [f"{speed[name]['frames_per_second']:.0f}" if speed and name in speed else _NONE]
+
+
+def _shown(mean: float, deviation: float, *, digits: int = 1) -> str:
+    if np.isnan(deviation):
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"

@@ -1,0 +1,311 @@
+"""`benchmarks.claims`: what is planned, kept, compared and told."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.claims import config, drawing, matrix, page, results, runs, speed, tables
+from benchmarks.claims.runs import Data, Run, Runner
+from benchmarks.claims.statements import (
+    CONTRADICTED,
+    HOLDS,
+    OPEN,
+    STATEMENTS,
+    Comparison,
+    Gain,
+    Statement,
+    Term,
+    judge,
+)
+from step_jax.errors import InputError
+from step_jax.modality import Modality
+from step_jax.models.factory import build_detector, check_modality, input_frames
+from step_jax.proposals import initial_boxes
+
+NUM_STEPS = {"table1a_s1": 1, "table1a_s2": 2, "table1a_s4": 4, "dense": 1}
+
+
+# --- the matrix -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", matrix.SCALES)
+@pytest.mark.parametrize("row", matrix.ROWS)
+def test_every_row_is_a_detector_of_its_data(scale, row):
+    found = config.get_config(f"{scale}/{row}")
+    detector = build_detector(num_classes=8, **found.model.to_dict())
+    check_modality(detector, Modality(found.data.modality, found.data.flow_frames))
+    assert len(found.loss.thresholds) == detector.plan.num_steps == NUM_STEPS.get(row, 3)
+    assert found.eval.stride < found.model.clip_frames  # or there are no tubes
+    assert input_frames(detector) <= 30
+
+
+def test_rows_differ_in_what_they_say_alone():
+    full = config.get_config(f"small/{matrix.FULL}").to_dict()
+    for row, changes in matrix.ROWS.items():
+        if row != matrix.FULL:
+            assert changes != matrix.ROWS[matrix.FULL]
+        own = config.get_config(f"small/{row}").to_dict()
+        different = set(_different(full, own))
+        assert different <= {*changes}, row
+        assert different or row == matrix.FULL, row
+
+
+def _different(one, other, prefix=""):
+    for key in one.keys() | other.keys():
+        first, second = one.get(key), other.get(key)
+        if isinstance(first, dict) and isinstance(second, dict):
+            yield from _different(first, second, f"{prefix}{key}.")
+        elif first != second:
+            yield prefix + key
+
+
+def test_the_dense_set_is_a_thousand_and_the_fewest_are_four():
+    assert len(initial_boxes(matrix.DENSE)) == 992
+    assert len(initial_boxes(matrix.ROWS["fig6b_m4"]["proposals"])) == 4
+
+
+@pytest.mark.parametrize("name", ["small", "small/rgb", "huge/dense", "small/dense/1"])
+def test_other_rows_are_refused(name):
+    with pytest.raises(ValueError, match="expected SCALE/ROW, one of smoke, small, large"):
+        config.get_config(name)
+
+
+def test_speed_is_of_the_detectors_of_figure_6():
+    found = speed.changes()
+    assert len(found["extended_4"]["loss.thresholds"]) == 4
+    assert found["extended_4"]["model.extension_plan"] == (False, True, True, True)
+    assert found["steps_4"]["model.extension"] == "none"
+    for name, changes in found.items():
+        if name.startswith("proposals_"):
+            assert len(initial_boxes(changes["proposals"])) == int(name.removeprefix("proposals_"))
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_seeds_come_one_after_the_other_and_fusions_bring_their_parts():
+    found = runs.planned(["late"], seeds=2)
+    assert found == [
+        Run(matrix.FULL, 0), Run("table1b_flow", 0), Run("late", 0),
+        Run(matrix.FULL, 1), Run("table1b_flow", 1), Run("late", 1),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="--only fig7: expected some of fig5_anticipate"):
+        runs.planned(["fig7"], seeds=1)
+
+
+class ScriptedRunner(Runner):
+    """Runs a script in the place of the programs, which writes what they would."""
+
+    def __init__(self, output, *, script, scale="smoke", **options):
+        data = Data(output / "annotations.json", output / "records", digest="of the records")
+        super().__init__(matrix.SCALES[scale], output, data, **options)
+        self._script = script
+
+    def _program(self, *command):
+        folder = next(part for part in command if part.startswith("--workdir="))
+        return [sys.executable, "-c", self._script, folder.removeprefix("--workdir=")]
+
+
+WRITES_METRICS = """
+import json, os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+(folder / "finished.json").write_text(json.dumps({"step": 4}))
+(folder / "eval/test/4").mkdir(parents=True, exist_ok=True)
+cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+with (folder / "calls").open("a") as file:
+    file.write("x")
+(folder / "eval/test/4/metrics.json").write_text(json.dumps({"cores": cores}))
+"""
+
+
+def test_runs_have_a_core_each_and_are_kept(tmp_path):
+    runner = ScriptedRunner(tmp_path, script=WRITES_METRICS, together=1)
+    some = [Run("dense", 0), Run("dense", 1)]
+    assert {run for run, _ in runner.make(some)} == {*some}
+    for run in some:
+        assert runner.metrics(run) == {"cores": 1}
+        assert (runner.folder(run) / "calls").read_text() == "xx"  # trained, evaluated
+    again = ScriptedRunner(tmp_path, script="raise SystemExit(1)")
+    assert again.done(Run("dense", 1))["seconds"] > 0
+    assert again.done(Run("dense", 2)) is None
+    again.data = Data(again.data.annotations, again.data.records, digest="of others")
+    assert again.done(Run("dense", 1)) is None  # on other records it is another run
+
+
+def test_a_failing_run_ends_the_others(tmp_path):
+    script = "import sys, time; time.sleep(0 if 'dense' in sys.argv[1] else 600); sys.exit(3)"
+    runner = ScriptedRunner(tmp_path, script=script, scale="large", together=2)
+    with pytest.raises(InputError, match=r"dense/seed0: ended with exit status 3; see .*log.txt"):
+        list(runner.make([Run("fig5_k30", 0), Run("dense", 0), Run("fig5_mean", 0)]))
+    assert runner.done(Run("dense", 0)) is None
+    assert not runner.folder(Run("fig5_mean", 0)).joinpath("done.json").exists()
+
+
+def test_what_is_kept_of_a_run():
+    step = {
+        "step": 1, "mean": 50.0, "localization_recall": 90.0, "errors": {"time": 1.0},
+        "per_class": [{"class": "walk", "ap": 50.0}],
+    }  # fmt: skip
+    video = {kind: {"mean": {"0.5": 30.0}, "mean_50_95": 12.0} for kind in ("linked", "trimmed")}
+    metrics = {"steps": [step, step | {"mean": 60.0, "video": video}], "protocol": "ACT"}
+    found = results.reduced(metrics)
+    assert found["frame_map"] == [50.0, 60.0]
+    assert found["per_class"] == [{"walk": 50.0}] * 2
+    assert found["video_map"]["trimmed"] == {"0.5": 30.0, "0.5:0.95": 12.0}
+    assert "video_map" not in results.reduced({**metrics, "steps": [step]})
+
+
+def test_overlaps_are_of_the_end_of_training():
+    log = [{"overlap_histogram_1": [1.0, 0.0], "overlap_histogram_2": [1.0, 0.0]}] * 8
+    log += [{"overlap_histogram_1": [0.5, 0.5], "overlap_histogram_2": [0.0, 1.0]}] * 2
+    found = results.overlaps(log)
+    assert found["overlap_histogram"] == [[0.5, 0.5], [0.0, 1.0]]
+    assert found["overlap"] == [0.5, 0.75]
+
+
+def test_runs_of_a_row_end_where_a_seed_is_missing():
+    found = [{"row": "dense", "seed": seed} for seed in (0, 1, 3)]
+    assert [run["seed"] for run in results.by_row(found)["dense"]] == [0, 1]
+
+
+# --- statements -----------------------------------------------------------------------------------
+
+
+def of(*frame_maps):
+    """Runs of a row: a list of frame-mAPs, a value or one for each step."""
+    return [{"frame_map": list(np.atleast_1d(value))} for value in frame_maps]
+
+
+def statement(*comparisons):
+    return Statement("name", "text", "source", "paper", comparisons)
+
+
+ONE = statement(Comparison(Term("a"), Term("b")))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ((60, 61, 62), (50, 52, 54), HOLDS),  # 9 over 2
+        ((53, 53, 53), (50, 52, 54), OPEN),  # 1 within 2
+        ((40, 41, 42), (50, 52, 54), CONTRADICTED),
+        ((54, 54, 54), (50, 52, 54), OPEN),  # 2 does not exceed 2
+        ((60,), (50,), OPEN),  # nothing is known of the deviation
+        ((60, 61, 0), (50, 52), HOLDS),  # the seeds that both have
+        ((), (50, 52), OPEN),
+    ],
+)
+def test_a_difference_counts_beyond_the_larger_deviation(a, b, verdict):
+    assert judge(ONE, {"a": of(*a), "b": of(*b)}).verdict == verdict
+
+
+def test_a_statement_holds_when_all_of_it_does():
+    both = statement(Comparison(Term("a"), Term("b")), Comparison(Term("a"), Term("c")))
+    rows = {"a": of(60, 61), "b": of(50, 51), "c": of(60, 62)}
+    assert judge(both, rows).verdict == OPEN
+    assert judge(both, rows | {"c": of(70, 71)}).verdict == CONTRADICTED
+    assert judge(both, rows | {"c": of(40, 41)}).verdict == HOLDS
+    assert [one.difference for one in judge(both, rows).compared] == [10, -0.5]
+
+
+def test_steps_and_gains_are_of_the_same_seed():
+    """The gains of one seed at a time deviate less than their terms."""
+    rows = {"a": of((10, 30), (20, 40.5)), "b": of((9, 20), (19, 30))}
+    later = Gain(Term("a", 2), Term("b", 2))
+    first = Gain(Term("a", 1), Term("b", 1))
+    (found,) = judge(statement(Comparison(later, first)), rows).compared
+    assert found.more == pytest.approx((10.25, 0.25 * 2**0.5))
+    assert found.less == (1, 0)
+    assert Term("a").of(rows).tolist() == [30, 40.5]
+    assert Term("a", 1).of(rows).tolist() == [10, 20]
+
+
+def test_twelve_statements_are_counted_and_ask_for_rows_that_there_are():
+    assert sum(one.counted for one in STATEMENTS) == 12
+    assert len({one.name for one in STATEMENTS}) == len(STATEMENTS)
+    made_up = everything(3)
+    for one in STATEMENTS:
+        assert len(judge(one, made_up).compared) == len(one.comparisons)
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def everything(seeds):
+    """Made-up runs of all rows, of which each later one is better."""
+    made = {}
+    for place, row in enumerate([*matrix.ROWS, *matrix.FUSIONS]):
+        steps = NUM_STEPS.get(row, 3)
+        made[row] = [
+            {
+                "row": row,
+                "seed": seed,
+                "frame_map": [place + 10.0 * step + seed for step in range(1, steps + 1)],
+                "overlap": [0.2, 0.3, 0.4],
+                "overlap_histogram": [[0.5, 0.5, 0]] * 3,
+                "video_map": {
+                    kind: dict.fromkeys(("0.05", "0.1", "0.2", "0.5", "0.5:0.95"), 40.0 + seed)
+                    for kind in ("linked", "trimmed")
+                },
+            }
+            for seed in range(seeds)
+        ]
+    return made
+
+
+SPEED = {name: {"frames_per_second": 123.4} for name in speed.changes()}
+
+
+def test_tables_have_means_and_deviations():
+    text = tables.page(everything(3), SPEED)
+    place = list(matrix.ROWS).index("table1a_s2")
+    assert f"| S = 2 | {place + 11}.0 ± 1.0 | {place + 21}.0 ± 1.0 | - | - |" in text
+    assert "| 109 |" in text
+    assert text.count("123") == 4 + 2 * 4
+    assert "41.0 ± 1.0" in text
+    verdicts = [judge(one, everything(3)).verdict for one in STATEMENTS if one.counted]
+    assert f"{verdicts.count(HOLDS)} of 12 statements hold" in text
+
+
+def test_tables_of_nothing_are_empty():
+    text = tables.page({}, None)
+    assert "0 of 12 statements hold" in text
+    assert "±" not in text
+
+
+def test_the_page_keeps_what_is_written_by_hand():
+    old = f"before\n\n{page._BEGIN}\nold\n{page._END}\n\nafter\n"
+    new = page.with_numbers(old, "new\n")
+    assert new.startswith("before\n\n")
+    assert new.endswith("\n\nafter\n")
+    assert "new" in new
+    assert "old" not in new
+    assert page.with_numbers(new, "new\n") == new
+    with pytest.raises(InputError, match="the page has no"):
+        page.with_numbers("nothing", "new")
+
+
+def test_the_picture_is_drawn_of_some_rows_and_of_all(tmp_path):
+    drawing.draw({matrix.FULL: everything(1)[matrix.FULL]}, None, tmp_path / "some.png")
+    drawing.draw(everything(3), SPEED, tmp_path / "all.png")
+    sizes = [(tmp_path / f"{name}.png").stat().st_size for name in ("some", "all")]
+    assert 20_000 < sizes[0] < sizes[1]
+
+
+def test_results_and_page_go_through_files(tmp_path, monkeypatch, capsys):
+    found = {"runs": [run for own in everything(2).values() for run in own]}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    (tmp_path / "speed.json").write_text(json.dumps({"machine": {}, "speed": SPEED}))
+    (tmp_path / "claims.md").write_text(f"{page._BEGIN}\n{page._END}")
+    monkeypatch.setattr(
+        sys, "argv",
+        ["page", f"--results={tmp_path / 'results.json'}", f"--speed={tmp_path / 'speed.json'}",
+         f"--page={tmp_path / 'claims.md'}"],
+    )  # fmt: skip
+    page.main()
+    assert "of 12 statements hold" in (tmp_path / "claims.md").read_text()
+    assert json.loads((tmp_path / "claims.json").read_text())["runs"] == found["runs"]
+    assert (tmp_path / "claims.png").exists()
+    assert len(capsys.readouterr().out.splitlines()) == 3
