@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.claims import config, drawing, matrix, page, results, runs, speed, tables
+from benchmarks.claims import config, drawing, examples, matrix, page, results, runs, speed, tables
 from benchmarks.claims.runs import Data, Run, Runner
 from benchmarks.claims.statements import (
     CONTRADICTED,
@@ -19,10 +19,12 @@ from benchmarks.claims.statements import (
     Term,
     judge,
 )
+from step_jax.annotations import Tube, Video
 from step_jax.errors import InputError
 from step_jax.modality import Modality
 from step_jax.models.factory import build_detector, check_modality, input_frames
 from step_jax.proposals import initial_boxes
+from step_jax.tubelet_table import TubeletHeader, TubeletRows
 
 NUM_STEPS = {"table1a_s1": 1, "table1a_s2": 2, "table1a_s4": 4, "dense": 1}
 
@@ -228,6 +230,49 @@ def test_twelve_statements_are_counted_and_ask_for_rows_that_there_are():
     made_up = everything(3)
     for one in STATEMENTS:
         assert len(judge(one, made_up).compared) == len(one.comparisons)
+
+
+# --- examples --------------------------------------------------------------------------------------
+
+
+def test_a_window_is_judged_by_its_best_tubelet():
+    """Two actors; the best tubelet is at the second one's box, in half of the first one's place."""
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 40, 20]], np.float32)
+    frames = np.arange(2, 8)
+    tubes = [Tube((label,), frames, np.repeat(box[None], 6, 0)) for label, box in enumerate(boxes)]
+    video = Video("v", "v.avi", "test", 25.0, 10, 40, 20, tubes)
+    header = TubeletHeader(("a", "b"), clip_frames=3, stride=1, num_steps=1, num_boxes=1)
+    at = np.repeat(boxes[:, None, None] / [40, 20, 40, 20], 3, axis=2).astype(np.float32)
+
+    def found(start, scores):
+        scores = np.array(scores, np.float32)
+        zeros = np.zeros(2, np.int32)
+        rows = TubeletRows(
+            header, ("v",), zeros, zeros + start, zeros + 1, np.arange(2), scores, at
+        )
+        return examples.best_of(rows, video, start)
+
+    right = found(2, [[0.1, 0.2], [0.3, 0.9]])
+    assert right == ("v", 2, pytest.approx(0.9), 1.0, True)
+    assert right.is_right
+    wrong = found(5, [[0.1, 0.2], [0.9, 0.3]])
+    assert (wrong.has_class, wrong.is_right) == (False, False)
+    assert "wrong class: v, frame 5" in wrong.text
+    assert found(6, [[0.1, 0.2], [0.3, 0.9]]) is None  # they act in frames 6 and 7 alone
+
+
+def test_examples_are_the_best_of_each_kind_of_different_videos():
+    some = [
+        examples.Example(video, start, score, overlap, True)
+        for video, start, score, overlap in [
+            ("a", 0, 0.9, 0.8), ("a", 5, 0.8, 0.2), ("b", 0, 0.7, 0.9), ("c", 0, 0.6, 0.1),
+            ("d", 0, 0.5, 0.4), ("e", 0, 0.4, 0.3), ("f", 0, 0.95, 0.5),
+        ]
+    ]  # fmt: skip
+    chosen = examples.choose(iter(some), 2)
+    assert [(one.video, one.is_right) for one in chosen] == [
+        ("f", True), ("a", True), ("c", False), ("d", False)
+    ]  # fmt: skip
 
 
 # --- the page -------------------------------------------------------------------------------------
