@@ -232,7 +232,7 @@ def test_twelve_statements_are_counted_and_ask_for_rows_that_there_are():
         assert len(judge(one, made_up).compared) == len(one.comparisons)
 
 
-# --- examples --------------------------------------------------------------------------------------
+# --- examples ------------------------------------------------------------------------------------
 
 
 def test_a_window_is_judged_by_its_best_tubelet():
