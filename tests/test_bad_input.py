@@ -487,6 +487,7 @@ def check_process(process, *, parts):
         assert part in errors
 
 
+@pytest.mark.slow
 def test_libraries_keep_quiet(scene, compilation_cache):
     """TensorFlow is loaded when the records are opened, orbax when checkpoints are."""
     flags = scene.flags(data__max_tubes=0)
@@ -498,6 +499,7 @@ def test_libraries_keep_quiet(scene, compilation_cache):
     check_process(process, parts=["checkpoint '7': expected"])
 
 
+@pytest.mark.slow
 def test_a_full_disk(scene, compilation_cache):
     """No file can grow beyond 12 kB: enough for the configuration, not for the checkpoint."""
     # Nor for a compiled program, about which JAX would complain.

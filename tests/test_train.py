@@ -447,6 +447,7 @@ def model_of(run):
     return {path: array for path, array in arrays.items() if path.startswith("model")}
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_anothers_parameters(
     squares, finished_run, tmp_path, monkeypatch, capsys
 ):

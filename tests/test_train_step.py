@@ -215,7 +215,7 @@ def check_candidates(detector, batch, outputs, candidates, counted):
 @pytest.mark.parametrize(
     ("changes", "counted"),
     [
-        ({"extension_plan": (False, True, True)}, "all"),
+        pytest.param({"extension_plan": (False, True, True)}, "all", marks=pytest.mark.slow),
         (
             {
                 "extension_plan": (False, False, True),

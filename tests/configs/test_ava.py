@@ -90,7 +90,14 @@ def batch_of(frames):
     }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "released",
+        pytest.param("paper", marks=pytest.mark.slow),
+        pytest.param("classification", marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_step_changes_every_parameter(preset):
     # Compiling is what this costs: the steps' growth is tested with one of the presets.
     config = small(PRESETS[preset](), steps=2 if preset == "released" else 1)

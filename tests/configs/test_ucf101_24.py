@@ -68,7 +68,12 @@ def batch_of(detector):
 
 
 @pytest.mark.parametrize(
-    ("variant", "plan"), [("rgb", (False, True)), ("flow", (False,)), ("early", (False,))]
+    ("variant", "plan"),
+    [
+        pytest.param("rgb", (False, True), marks=pytest.mark.slow),
+        pytest.param("flow", (False,), marks=pytest.mark.slow),
+        ("early", (False,)),
+    ],
 )
 def test_a_training_step_changes_every_parameter(variant, plan):
     config = small(ucf101_24.get_config(variant), plan=plan)

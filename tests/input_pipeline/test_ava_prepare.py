@@ -213,6 +213,7 @@ def test_some_videos_first(movies, copies, tmp_path, capsys):
     assert "2 videos to prepare" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_movie_that_kills_its_process_leaves_the_others(copies, tmp_path, monkeypatch, capsys):
     """The process dies as of a decoder's bug; `sitecustomize` is what it imports first."""
     write_annotations(copies, train=["broken", "ccc"], val=["bbb"])

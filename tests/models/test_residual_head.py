@@ -147,6 +147,7 @@ def test_the_conv_trunk_takes_the_maximum_over_time(rois):
     np.testing.assert_allclose(module.apply(variables, still, None).logits, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_context_is_appended_to_the_flat_feature(rois):
     """Trunk "mixed": the last rows of the classifier are the context's, averaged over time."""
     context = np.random.default_rng(4).normal(size=(2, L, 6)).astype(np.float32)
@@ -199,7 +200,7 @@ def test_a_classifier_alone_leaves_tubes_as_they_are(rois):
     assert out.first is out.last is None
 
 
-@pytest.mark.parametrize("trunk", ["conv", "mixed"])
+@pytest.mark.parametrize("trunk", [pytest.param("conv", marks=pytest.mark.slow), "mixed"])
 def test_dropout(rois, trunk):
     """Both branches, by the example's own key: an example's result does not depend on others."""
     module = head(dropout=0.5, trunk=trunk)
