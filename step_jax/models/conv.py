@@ -1,4 +1,4 @@
-"""3-D convolution, in the formulation that suits the platform."""
+"""Convolutions in the formulation that suits the platform."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from step_jax.models import platform, winograd
 
 Array = jax.Array
-Padding = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+Sides = tuple[int, int]  # zeros before and after
+Padding = tuple[Sides, Sides, Sides]
 
 
 class Conv3D(nn.Module):
@@ -114,13 +115,52 @@ def _conv3d_by_time_taps(x: Array, kernel: Array) -> Array:
     taps, kh, kw, channels, features = kernel.shape
     n, frames, height, width, _ = x.shape
     wide = jnp.transpose(kernel, (1, 2, 3, 0, 4)).reshape(kh, kw, channels, taps * features)
-    y = jax.lax.conv_general_dilated(
-        x.reshape(n * frames, height, width, channels),
-        wide,
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+    y = conv2d(x.reshape(n * frames, height, width, channels), wide)
     y = y.reshape(n, frames, *y.shape[1:3], taps, features)
     out = frames - taps + 1
     return sum(y[:, tap : tap + out, :, :, tap] for tap in range(taps))
+
+
+def conv2d(x: Array, kernel: Array, *, padding: tuple[Sides, Sides] = ((0, 0), (0, 0))) -> Array:
+    """`x [N, H, W, C]` with `kernel [kh, kw, C, D]` -> `[N, H', W', D]`.
+
+    XLA's CPU backend computes convolutions of the canonical layout fast, and brings others into it,
+    but not inside of loops: the gradient of a kernel took a hundred times as long there. On CPUs
+    the gradients are therefore written as convolutions of that layout.
+    """
+    of_cpu = _canonical_conv2d if platform.is_cpu() else _plain_conv2d
+    return of_cpu(x, kernel, padding)
+
+
+def _plain_conv2d(x: Array, kernel: Array, padding: tuple[Sides, Sides]) -> Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+_canonical_conv2d = jax.custom_vjp(_plain_conv2d, nondiff_argnums=(2,))
+
+
+def _forward(
+    x: Array, kernel: Array, padding: tuple[Sides, Sides]
+) -> tuple[Array, tuple[Array, Array]]:
+    return _plain_conv2d(x, kernel, padding), (x, kernel)
+
+
+def _backward(
+    padding: tuple[Sides, Sides], kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = kept
+    around = tuple(
+        (taps - 1 - before, taps - 1 - after)
+        for taps, (before, after) in zip(kernel.shape, padding, strict=False)
+    )
+    of_x = _plain_conv2d(gradient, kernel[::-1, ::-1].swapaxes(2, 3), around)
+    # Channels in the place of examples, and examples in the place of channels.
+    of_kernel = _plain_conv2d(
+        x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding
+    ).transpose(1, 2, 0, 3)
+    return of_x, of_kernel
+
+
+_canonical_conv2d.defvjp(_forward, _backward)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from step_jax.errors import InputError
+from step_jax.models.conv import conv2d
 from step_jax.models.remat import run_stages
 
 Array = jax.Array
@@ -85,7 +87,10 @@ class TinyBackbone(nn.Module):
 
         def residual(_: nn.Module, x: Array, *, block: int) -> Array:
             y = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{block}")(x))
-            conv = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f"conv_{block}")
+            conv = nn.Conv(
+                self.features, (3, 3), dtype=self.dtype, name=f"conv_{block}",
+                conv_general_dilated=_conv3x3,
+            )  # fmt: skip
             return x + conv(y)
 
         blocks = [functools.partial(residual, block=block) for block in range(self.num_blocks)]
@@ -93,6 +98,11 @@ class TinyBackbone(nn.Module):
         if self.coordinates:
             x = with_coordinates(x)
         return x.reshape(batch, frames, *x.shape[1:])
+
+
+def _conv3x3(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """What `nn.Conv` asks `lax.conv_general_dilated` for here."""
+    return conv2d(x, kernel, padding=((1, 1), (1, 1)))
 
 
 def with_motion_energy(clips: Array, *, gap: int) -> Array:

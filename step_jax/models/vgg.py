@@ -12,7 +12,7 @@ import numpy as np
 
 from step_jax.errors import InputError
 from step_jax.models import platform
-from step_jax.models.conv import conv3d
+from step_jax.models.conv import conv2d, conv3d
 from step_jax.models.pooling import max_pool3d
 
 Array = jax.Array
@@ -170,10 +170,7 @@ def conv3x3(x: Array, kernel: Array) -> Array:
     _, height, width, channels = x.shape
     plain = channels < _LEAST_CHANNELS or height * width <= _LARGEST_SMALL_MAP
     if plain or not platform.is_cpu():
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=layout
-        )
+        return conv2d(x, kernel, padding=((1, 1), (1, 1)))
     return conv3d(x[:, None], kernel[None], padding=((0, 0), (1, 1), (1, 1)))[:, 0]
 
 

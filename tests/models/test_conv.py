@@ -1,6 +1,7 @@
-"""The formulations of the 3-D convolution against XLA's own and against a loop over taps."""
+"""The formulations of convolutions against XLA's own and against a loop over taps."""
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -188,3 +189,50 @@ def test_bias_is_added_and_parameters_stay_float32():
     assert {leaf.dtype for leaf in shapes.values()} == {np.dtype(np.float32)}
     unbiased = conv.Conv3D(2, (1, 1, 1), use_bias=False)
     assert set(jax.eval_shape(unbiased.init, jax.random.key(0), x)["params"]) == {"kernel"}
+
+
+# --- two dimensions -------------------------------------------------------------------------------
+
+FLAT_CASES = [
+    ((6, 7), (3, 3), ((1, 1), (1, 1))),
+    ((6, 7), (3, 2), ((0, 0), (0, 0))),
+    ((5, 6), (2, 4), ((0, 1), (3, 0))),
+]
+
+
+@pytest.mark.parametrize(("sides", "taps", "padding"), FLAT_CASES)
+def test_gradients_in_two_dimensions_are_xlas(sides, taps, padding):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, *sides, 4)).astype(np.float32)
+    kernel = rng.normal(size=(*taps, 4, 5)).astype(np.float32)
+
+    def value_and_gradients(function):
+        weights = rng_weights(function(x, kernel, padding).shape)
+        return function(x, kernel, padding), *jax.grad(
+            lambda *given: (function(*given, padding) * weights).sum(), argnums=(0, 1)
+        )(x, kernel)
+
+    expected = value_and_gradients(conv._plain_conv2d)
+    for found, wanted in zip(value_and_gradients(conv._canonical_conv2d), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def rng_weights(shape):
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def test_convolutions_in_loops_have_the_layout_that_is_fast():
+    """In loops XLA's CPU backend leaves others as they are, and computes them slowly."""
+    x, kernel = np.ones((2, 3, 6, 6, 4), np.float32), np.ones((3, 3, 4, 5), np.float32)
+
+    def layouts(function):
+        def add(total, images):
+            of_one = jax.grad(lambda *given: (function(*given) ** 2).sum(), argnums=(0, 1))
+            return total + of_one(images, kernel)[1], of_one(images, kernel)[0]
+
+        compiled = jax.jit(lambda x: jax.lax.scan(add, np.zeros_like(kernel), x)).lower(x).compile()
+        return set(re.findall(r"dim_labels=([\w>-]+)", compiled.as_text()))
+
+    padding = ((1, 1), (1, 1))
+    assert layouts(lambda *given: conv.conv2d(*given, padding=padding)) == {"b01f_01io->b01f"}
+    assert len(layouts(lambda *given: conv._plain_conv2d(*given, padding))) > 1
