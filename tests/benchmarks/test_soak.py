@@ -257,7 +257,8 @@ def test_the_command_of_a_soak(tmp_path, squares, compilation_cache):
     }
     done = subprocess.run(
         list(map(str, command(tmp_path / "soak", squares, "--steps", 1000, "--minutes", 5,
-                              "--kill_every", 10, "--limit", 1e9, "--straight"))),
+                              "--kill_every", 10, "--sample_every", 0.2, "--limit", 1e9,
+                              "--straight"))),
         cwd=tiny_run.ROOT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
