@@ -25,6 +25,7 @@ from step_jax.cli import run_command
 from step_jax.errors import InputError
 from step_jax.flow.methods import METHODS, Estimator, make_estimator
 from step_jax.inference import Predictor, load_predictor
+from step_jax.storage import is_remote, open_folder
 from step_jax.streaming.video_run import Settings, detect_video
 from step_jax.streaming.video_sources import check_video, find_videos
 from step_jax.visualize.overlay import panel_steps
@@ -44,7 +45,8 @@ def main() -> int:
     if not videos:
         return 1
     compilation_cache.keep_programs(arguments.compilation_cache)
-    predictor = load_predictor(arguments.workdir, arguments.checkpoint)
+    workdir = open_folder(arguments.workdir, flag="--workdir")
+    predictor = load_predictor(workdir, arguments.checkpoint)
     settings = choose_settings(arguments, predictor)
     settings.output.mkdir(parents=True, exist_ok=True)
     compile_predictor(predictor, batch_size=settings.batch_size)
@@ -59,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
         description="Finds actions in videos with a trained detector and draws them."
     )
     add = parser.add_argument
-    add("--workdir", type=pathlib.Path, required=True, help="folder of the training run")
+    add("--workdir", required=True, help="folder of the training run")
     add(
         "--video",
         type=pathlib.Path,
@@ -172,7 +174,9 @@ def _flow_estimator(asked: str | None, predictor: Predictor) -> Estimator | None
 
 
 def _output_folder(arguments: argparse.Namespace) -> pathlib.Path:
-    output = arguments.output or arguments.workdir / "detections"
+    if arguments.output is None and is_remote(arguments.workdir):
+        raise InputError("--output is missing: results are written to a disk; give a folder there")
+    output = arguments.output or pathlib.Path(arguments.workdir) / "detections"
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; expected a folder")
     return output

@@ -48,11 +48,11 @@ from step_jax.evaluation_shards import (
     complete_shards,
     is_share_complete,
 )
-from step_jax.files import check_folder
 from step_jax.inference import Predictor, predictor_for_all, restore_predictor
 from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.ucf101_24 import evaluation as ucf_evaluation
 from step_jax.stop_signal import StopSignal
+from step_jax.storage import check_local, open_folder
 from step_jax.watching import Watch, wait_for_training
 
 
@@ -80,9 +80,8 @@ def main() -> None:
     options = flags.FLAGS
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the training run")
-    check_folder(options.workdir, flag="--workdir")
+    workdir = open_folder(options.workdir, flag="--workdir")
     compilation_cache.keep_programs(options.compilation_cache)
-    workdir = epath.Path(options.workdir)
     share = Share.parse(options.shard) if options.shard is not None else None
     if hosts.initialise_from_flags():
         if options.watch or options.shard or options.detections:
@@ -99,6 +98,7 @@ def main() -> None:
         return
     config = options.config or evaluation_config.read_configuration(workdir)
     if options.detections:
+        check_local(options.detections, what="--detections")
         folder = epath.Path(options.detections).parent
         report, text = evaluate_table(config, folder, options.detections)
         print(text)

@@ -38,7 +38,6 @@ from step_jax.accumulation import check_accumulation
 from step_jax.checkpoint import Checkpoints
 from step_jax.cli import INTERRUPTED, run_with_flags
 from step_jax.errors import InputError
-from step_jax.files import check_folder
 from step_jax.loss_options import LossOptions
 from step_jax.modality import Modality
 from step_jax.models.factory import build_detector, check_modality, input_frames
@@ -46,6 +45,7 @@ from step_jax.models.step import StepDetector
 from step_jax.optimizer import rate_table
 from step_jax.startup import Startup, process_seconds
 from step_jax.stop_signal import StopSignal
+from step_jax.storage import open_folder
 from step_jax.train_state import TrainState, create_train_state, init_variables
 from step_jax.train_step import make_train_step, share_of_gradients
 from step_jax.training_log import TrainingLog
@@ -65,16 +65,15 @@ def main() -> int:
     options = flags.FLAGS
     if not options.workdir:
         raise InputError("--workdir is missing: give the folder of the run, made if missing")
-    check_folder(options.workdir, flag="--workdir")
+    workdir = open_folder(options.workdir, flag="--workdir")
     compilation_cache.keep_programs(options.compilation_cache)
     if options.replay:
-        config = options.config or evaluation_config.read_configuration(options.workdir)
+        config = options.config or evaluation_config.read_configuration(workdir)
         return replay_step(config, options.replay)
     if options.config is None:
         raise InputError("--config is missing: give a file, e.g. configs/moving_actors.py")
     startup = Startup(import_seconds=process_seconds(), command=sys.argv)
     profile = profiling.parse(options.profile)
-    workdir = epath.Path(options.workdir)
     hosts.initialise_from_flags()
     with hosts.together():
         return train(options.config, workdir, startup=startup, profile=profile)
@@ -153,6 +152,7 @@ def train_until(
         log.flush()  # a state made from a broken loss is not saved
         if hosts.is_writer():
             with log.paused():
+                log.put()
                 checkpoints.save(state, description)
                 checkpoints.wait()
 
@@ -160,6 +160,7 @@ def train_until(
         predictor = inference.predictor_of(description, state.variables, step=step)
         report = evaluate.evaluate_checkpoint(config, workdir, predictor)
         log.add_scalars(step, evaluation_scalars(report))
+        log.put()
 
     def evaluate_unless_stopped(step: int) -> None:
         with log.paused():

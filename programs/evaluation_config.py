@@ -30,6 +30,7 @@ from step_jax.metrics.frame_tally import check_counted_frames
 from step_jax.metrics.ucf101_24.protocol import ClipLimits, Protocol
 from step_jax.metrics.ucf101_24.results import TubeOptions
 from step_jax.metrics.video_map import check_thresholds
+from step_jax.storage import check_local
 from step_jax.trimming import TrimOptions
 from step_jax.tubelet_table import TubeletHeader, is_tubelet_table
 
@@ -73,6 +74,7 @@ def records_folder(config: ConfigDict) -> str:
             "data.records is empty: give --config.data.records=DIR, which "
             "`python -m input_pipeline.prepare` made"
         )
+    check_local(config.data.records, what="data.records")
     return config.data.records
 
 
@@ -121,6 +123,7 @@ def ava_folder(config: ConfigDict) -> AvaFolder:
             "data.annotations is empty: give --config.data.annotations=DIR, the folder of AVA's "
             "annotation files"
         )
+    check_local(config.data.annotations, what="data.annotations")
     return open_ava_folder(config.data.annotations, config.data.ava_version)
 
 
@@ -221,6 +224,7 @@ def read_annotations(config: ConfigDict) -> Annotations:
         raise InputError(
             "data.annotations is empty: give --config.data.annotations=FILE (native JSON)"
         )
+    check_local(config.data.annotations, what="data.annotations")
     annotations = read_native(config.data.annotations)
     return select_videos(annotations, config.data.eval_videos, split=config.data.eval_split)
 

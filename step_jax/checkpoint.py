@@ -17,10 +17,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +32,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 from step_jax import evaluations, parallel, run_folder
 from step_jax.checksums import Fingerprint, json_checksum
 from step_jax.errors import InputError
+from step_jax.remote_checkpoints import RemoteManager
+from step_jax.storage import as_path, is_remote, make_folder, move_folder, remove_tree, stamp
 from step_jax.train_state import TrainState
 from step_jax.tree_paths import by_path
 
@@ -66,38 +67,27 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, *, keep: int = 2, read_only: bool = False):
-        self.workdir = epath.Path(workdir)
+        self.workdir = epath.Path(as_path(workdir))
         self._folder = _absolute(self.workdir / FOLDER)
         if read_only and not self._folder.exists():
             raise InputError(
                 f"{self._folder}: no checkpoints there; give the --workdir of a training run"
             )
-        keep_policy = policies.AnyPreservationPolicy(
-            [policies.LatestN(keep), _BestEvaluated(self.workdir)]
-        )
-        self._read_only = read_only
+        self._read_only, self._keep = read_only, keep
         if not read_only:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        alone = _of_one_process()
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            # With handlers rather than names, or a fresh manager cannot tell what an item holds.
-            item_handlers={
-                "model": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
-                "training": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
-                "description": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
-            },
-            options=ocp.CheckpointManagerOptions(
-                create=False,
-                multiprocessing_options=alone,
-                preservation_policy=keep_policy,
+            make_folder(self._folder)
+        if is_remote(self._folder):
+            self._manager = RemoteManager(
+                self._folder,
+                open_manager=lambda folder: _open_manager(folder, keep=policies.LatestN(1)),
+                kept=self._kept,
                 read_only=read_only,
-                enable_async_checkpointing=not read_only,
-                cleanup_tmp_directories=not read_only,
-                # Renamed, then removed: a reader finds all of a checkpoint or nothing.
-                todelete_subdir=None if read_only else _DELETED,
-            ),
-        )
+            )
+        else:
+            keep_policy = policies.AnyPreservationPolicy(
+                [policies.LatestN(keep), _BestEvaluated(self.workdir)]
+            )
+            self._manager = _open_manager(self._folder, keep=keep_policy, read_only=read_only)
         self._remove_deleted()
 
     def steps(self) -> list[int]:
@@ -132,6 +122,10 @@ class Checkpoints:
                 f"in {self._folder}"
             )
         return int(which)
+
+    def written(self, step: int) -> Hashable | None:
+        """What tells a checkpoint from one that was written in its place; None if there is none."""
+        return self._manager.written(step)
 
     def save(self, state: TrainState, description: Mapping[str, Any]) -> None:
         """Starts writing `state`; returns when its arrays are copied, before they are on disk.
@@ -211,9 +205,13 @@ class Checkpoints:
     def close(self) -> None:
         self._manager.close()
 
+    def _kept(self, steps: Sequence[int]) -> set[int]:
+        """Of an object store's checkpoints, in ascending order, those that are not removed."""
+        return {*steps[-self._keep :], evaluations.best_step(self.workdir, among=steps)}
+
     def _remove_deleted(self) -> None:
-        if not self._read_only:
-            shutil.rmtree(self._folder / _DELETED, ignore_errors=True)
+        if not self._read_only and not is_remote(self._folder):
+            remove_tree(self._folder / _DELETED)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -240,18 +238,17 @@ class Checkpoints:
             if not partial:
                 return
             for path in partial:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
             time.sleep(0.1)
 
     def _set_aside(self, step: int) -> epath.Path:
         """Moves a checkpoint out of the way and returns where it is now."""
         folder = self._folder / DAMAGED
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         number = 1
         while (target := folder / (f"{step}_{number}" if number > 1 else str(step))).exists():
             number += 1
-        (self._folder / str(step)).rename(target)
-        self._manager.reload()
+        self._manager.move(step, target)
         return target
 
     def _describe(self, step: int) -> tuple[dict[str, Any], dict[str, Fingerprint] | None]:
@@ -332,6 +329,42 @@ class Checkpoints:
         return f"checkpoint {self._folder / str(step)}"
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, of a folder on a disk."""
+
+    def written(self, step: int) -> Hashable | None:
+        return stamp(self.directory / str(step))
+
+    def move(self, step: int, target: epath.Path) -> None:
+        move_folder(self.directory / str(step), target)
+        self.reload()
+
+
+def _open_manager(
+    folder: epath.Path, *, keep: policies.PreservationPolicy, read_only: bool = False
+) -> _Manager:
+    alone = _of_one_process()
+    return _Manager(
+        folder,
+        # With handlers rather than names, or a fresh manager cannot tell what an item holds.
+        item_handlers={
+            "model": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "training": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "description": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        },
+        options=ocp.CheckpointManagerOptions(
+            create=False,
+            multiprocessing_options=alone,
+            preservation_policy=keep,
+            read_only=read_only,
+            enable_async_checkpointing=not read_only,
+            cleanup_tmp_directories=not read_only,
+            # Renamed, then removed: a reader finds all of a checkpoint or nothing.
+            todelete_subdir=None if read_only else _DELETED,
+        ),
+    )
+
+
 @contextlib.contextmanager
 def _silent_threads() -> Iterator[None]:
     """Keeps TensorStore's threads from printing what is raised here, too.
@@ -400,7 +433,7 @@ def _of_one_process() -> ocp.options.MultiprocessingOptions:
 
 def _absolute(path: epath.Path) -> epath.Path:
     """Orbax takes absolute paths only; those of object stores (gs://...) are."""
-    return path if "://" in str(path) else path.resolve()
+    return path if is_remote(path) else path.resolve()
 
 
 def _abstract(tree: PyTree) -> PyTree:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from step_jax import storage
 from step_jax.errors import InputError
 
 INTERRUPTED = 130  # the shell's convention for SIGINT: 128 + 2
@@ -17,13 +18,19 @@ INTERRUPTED = 130  # the shell's convention for SIGINT: 128 + 2
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits: 0 (or what `main` returns), 1 on bad input, 130 on Ctrl-C."""
-    # Orbax and TFDS log what they also raise, with tracebacks, and remarks that no user can use.
-    for name in ("absl", "asyncio"):
+    # Orbax, TFDS and gcsfs log what they also raise, with tracebacks, and remarks that no user can
+    # use.
+    for name in ("absl", "asyncio", "gcsfs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         status = main() or 0
     except (InputError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
+        status = 1
+    except Exception as error:
+        if not storage.is_trouble(error):
+            raise
+        print(f"error: object store: {_one_line(error)} (docs/pods.md)", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

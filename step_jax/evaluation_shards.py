@@ -9,7 +9,8 @@ folder of the evaluation there is, until the shares are merged,
     shards/merging-*-of-N/            the results, which become the evaluation's one by one
 
 Whoever finds all shares complete merges them. Nothing appears half written, and what is written
-twice is the same both times, so that jobs that do the same do no harm.
+twice is the same both times, so that jobs that do the same do no harm. In an object store, whose
+objects appear as completely, `merging-*` is on the local disk.
 """
 
 from __future__ import annotations
@@ -18,12 +19,9 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 import pathlib
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -32,6 +30,16 @@ from step_jax import evaluations
 from step_jax.detections import merge_detections
 from step_jax.errors import InputError
 from step_jax.files import not_written, write_json
+from step_jax.storage import (
+    as_path,
+    folder_beside,
+    is_remote,
+    local_copy,
+    make_folder,
+    publish,
+    remove_tree,
+    stamp,
+)
 from step_jax.tubelet_writer import merge_tubelets
 
 FOLDER = "shards"
@@ -75,12 +83,12 @@ class Shards:
     """
 
     def __init__(self, folder: epath.PathLike, *, count: int, identity: Mapping[str, Any]):
-        self.folder = pathlib.Path(folder)
+        self.folder = as_path(folder)
         self.count = count
         self.identity = json.loads(json.dumps(identity))  # tuples become lists, as on disk
         self._folder = self.folder / FOLDER
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise not_written(self.folder, error) from error
         self._metrics_before = self._stamp()
@@ -99,18 +107,18 @@ class Shards:
             write_json(self._folder / _EVALUATION, told)
 
     @contextlib.contextmanager
-    def work(self, share: Share) -> Iterator[pathlib.Path]:
+    def work(self, share: Share) -> Iterator[pathlib.Path | epath.Path]:
         """Yields the folder for a share's tables; it does not count as complete until `finish`."""
         folder = self._folder_of(share.number)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             (folder / _SHARE).unlink(missing_ok=True)
         except OSError as error:
             raise not_written(folder, error) from error
         try:
             yield folder
         except BaseException:
-            with contextlib.suppress(OSError):  # they are not empty: somebody works there
+            with contextlib.suppress(OSError, ValueError):  # not empty: somebody works there
                 folder.rmdir()
                 self._folder.rmdir()
             raise
@@ -158,7 +166,7 @@ class Shards:
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[pathlib.Path]:
-        """Yields a folder with the merged tables, for everything that is made of them.
+        """Yields a local folder with the merged tables, for everything that is made of them.
 
         When the block ends without an error all files of that folder are the evaluation's, the
         metrics last, and the shares are gone. Others wait meanwhile; they find the shares gone
@@ -168,39 +176,37 @@ class Shards:
         """
         with _alone(self._folder / _LOCK):
             self.told()
-            name = tempfile.mkdtemp(prefix="merging-", suffix=f"-of-{self.count}", dir=self._folder)
-            folder = pathlib.Path(name)
-            self._merge_tables(folder)
-            yield folder
-            names = sorted(path.name for path in folder.iterdir())
-            for name in sorted(names, key=lambda name: name == evaluations.METRICS):
-                os.replace(folder / name, self.folder / name)
+            suffix = f"-of-{self.count}"
+            with folder_beside(self._folder / _LOCK, prefix="merging-", suffix=suffix) as folder:
+                self._merge_tables(folder)
+                yield folder
+                names = sorted(path.name for path in folder.iterdir())
+                for name in sorted(names, key=lambda name: name == evaluations.METRICS):
+                    publish(folder / name, self.folder / name)
             self._remove()
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _stamp(self) -> Hashable | None:
         """What tells one version of the metrics from another."""
-        try:
-            told = (self.folder / evaluations.METRICS).stat()
-        except FileNotFoundError:
-            return None
-        return told.st_ino, told.st_mtime_ns
+        return stamp(self.folder / evaluations.METRICS)
 
     def _merge_tables(self, output: pathlib.Path) -> None:
         folders = [self._folder_of(number) for number in range(1, self.count + 1)]
-        merge_detections([folder / TABLE for folder in folders], output / TABLE)
+        with _local_copies(folder / TABLE for folder in folders) as tables:
+            merge_detections(tables, output / TABLE)
         # A share without a window has none: how many boxes a tubelet has was not known there.
         tubelets = [folder / TUBELETS for folder in folders if (folder / TUBELETS).exists()]
         if tubelets:
-            merge_tubelets(tubelets, output / TUBELETS)
+            with _local_copies(tubelets) as tables:
+                merge_tubelets(tables, output / TUBELETS)
 
     def _remove(self) -> None:
         """The shares; those of another number, which somebody else works at, stay."""
         for path in self._folder.glob(f"*-of-{self.count}"):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
         if not any(self._folder.glob("*-of-*")):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_tree(self._folder)
 
-    def _folder_of(self, number: int) -> pathlib.Path:
+    def _folder_of(self, number: int) -> pathlib.Path | epath.Path:
         return self._folder / f"{number}-of-{self.count}"
 
 
@@ -222,7 +228,7 @@ def complete_shards(
     The job that was to merge them was killed, or is at it. Raises InputError as
     `is_share_complete`.
     """
-    for path in sorted(pathlib.Path(folder).glob(f"*/{FOLDER}/{_EVALUATION}")):
+    for path in sorted(as_path(folder).glob(f"*/{FOLDER}/{_EVALUATION}")):
         remove_leftovers(path.parent.parent)
         told = _read_shared(path.parent.parent, count=share.count, identity=identity)
         if told is not None:
@@ -233,13 +239,13 @@ def complete_shards(
 
 def remove_leftovers(folder: epath.PathLike) -> None:
     """Of a job that was killed when all was done but this."""
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     shared, result = _read(folder / FOLDER / _EVALUATION), _read(folder / evaluations.METRICS)
     if shared and result and shared["identity"] == result.get("identity"):
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        remove_tree(folder / FOLDER)
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
+def _read(path: pathlib.Path | epath.Path) -> dict[str, Any] | None:
     """A JSON file, None where there is none."""
     try:
         return json.loads(path.read_text())
@@ -256,7 +262,7 @@ def _read_shared(
 
     Raises InputError where they are of another number or evaluation.
     """
-    folder = pathlib.Path(folder) / FOLDER
+    folder = as_path(folder) / FOLDER
     told = _read(folder / _EVALUATION)
     if told is None:
         return None
@@ -269,7 +275,7 @@ def _read_shared(
     return told
 
 
-def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: pathlib.Path) -> None:
+def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: epath.PathLike) -> None:
     """Raises InputError for identities that differ, but in what `wanted` does not know yet."""
     if not found:
         raise InputError(
@@ -291,8 +297,17 @@ def _check_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: path
 
 
 @contextlib.contextmanager
-def _alone(lock: pathlib.Path) -> Iterator[None]:
-    """Waits for others. Where the file system has no locks both do the same work, to no harm."""
+def _local_copies(paths: Iterable[epath.PathLike]) -> Iterator[list[pathlib.Path]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(local_copy(path)) for path in paths]
+
+
+@contextlib.contextmanager
+def _alone(lock: pathlib.Path | epath.Path) -> Iterator[None]:
+    """Waits for others. Where there are no locks both do the same work, to no harm."""
+    if is_remote(lock):
+        yield
+        return
     with open(lock, "w") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

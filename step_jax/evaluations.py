@@ -18,6 +18,7 @@ from etils import epath
 from step_jax import run_folder
 from step_jax.errors import InputError
 from step_jax.files import write_json
+from step_jax.storage import as_path
 
 FOLDER = "eval"
 METRICS = "metrics.json"
@@ -33,12 +34,12 @@ def part(split: str, videos: str = "") -> str:
 
 def folder(workdir: epath.PathLike, *, split: str, step: int, videos: str = "") -> epath.Path:
     """Where the evaluation of one checkpoint on one split, or some of its videos, lies."""
-    return epath.Path(workdir) / FOLDER / part(split, videos) / str(step)
+    return epath.Path(as_path(workdir)) / FOLDER / part(split, videos) / str(step)
 
 
 def write_metrics(path: epath.PathLike, metrics: Mapping[str, Any]) -> epath.Path:
     """Writes `path/metrics.json` and returns its path."""
-    target = epath.Path(path) / METRICS
+    target = epath.Path(as_path(path)) / METRICS
     write_json(target, metrics)
     return target
 
@@ -46,7 +47,7 @@ def write_metrics(path: epath.PathLike, metrics: Mapping[str, Any]) -> epath.Pat
 def read_metrics(workdir: epath.PathLike) -> dict[tuple[str, int], dict[str, Any]]:
     """(part, step) -> metrics of all complete evaluations."""
     found = {}
-    for path in sorted(epath.Path(workdir).glob(f"{FOLDER}/*/*/{METRICS}")):
+    for path in sorted(as_path(workdir).glob(f"{FOLDER}/*/*/{METRICS}")):
         name, step = path.parent.parent.name, path.parent.name
         if not step.isdigit():
             continue

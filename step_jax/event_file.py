@@ -18,8 +18,9 @@ from tensorboardX.event_file_writer import EventsWriter, directory_check
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from step_jax.files import not_written
+from step_jax.storage import GrowingFolder
 
-FLUSH_SECONDS = 10.0  # which is when a file reaches the disk, or the object store
+FLUSH_SECONDS = 10.0  # which is when a file reaches the disk; see `GrowingFolder` of object stores
 
 
 class EventFile:
@@ -32,8 +33,9 @@ class EventFile:
     def __init__(self, folder: epath.PathLike, *, first_step: int):
         self._folder, self._is_open, self._flushed = str(folder), True, time.monotonic()
         with self._written():
-            directory_check(self._folder)
-            self._file = EventsWriter(f"{self._folder}/events")
+            self._files = GrowingFolder(self._folder)
+            directory_check(str(self._files.path))
+            self._file = EventsWriter(f"{self._files.path}/events")
         self._add(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
@@ -53,13 +55,23 @@ class EventFile:
         if self._is_open:
             with self._written():
                 self._file.flush()
+                self._files.grown()
             self._flushed = time.monotonic()
+
+    def put(self) -> None:
+        """Flushes to where what was added outlasts the process and its machine."""
+        self.flush()
+        if self._is_open:
+            with self._written():
+                self._files.put()
 
     def close(self) -> None:
         self.flush()
         if self._is_open:
+            with self._written():
+                self._file.close()
+                self._files.close()
             self._is_open = False
-            self._file.close()
 
     def _add(self, step: int, **content: Any) -> None:
         if self._is_open:

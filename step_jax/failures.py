@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 import re
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from step_jax import storage
 from step_jax.errors import InputError
 from step_jax.files import not_written
 from step_jax.replacing import replacing
@@ -93,7 +93,7 @@ class FailureRecorder:
         except InputError as unsaved:
             return f"Its batch is not saved: {unsaved}"
         return (
-            f"Its batch is in {path} ({path.stat().st_size / 1e6:.1f} MB; delete it when done); "
+            f"Its batch is in {path} ({storage.size(path) / 1e6:.1f} MB; delete it when done); "
             f"train.py --workdir={self._workdir} --replay={path} tells more"
         )
 
@@ -107,7 +107,7 @@ def save(
     key: jax.Array,
     classes: int,
     reason: str,
-) -> pathlib.Path:
+) -> epath.Path:
     """Writes this process's file of a step and returns its path.
 
     `state` is the one from before the step, which a train step's guard leaves as it was. Raises
@@ -129,9 +129,9 @@ def save(
         "processes": count,
         "dtypes": {name: str(array.dtype) for name, array in arrays.items()},
     }
-    path = pathlib.Path(workdir) / FOLDER / _name(step, process)
+    path = epath.Path(storage.as_path(workdir)) / FOLDER / _name(step, process)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(path.parent)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
     except OSError as error:
@@ -144,7 +144,7 @@ def load(path: epath.PathLike) -> Failure:
 
     Raises InputError for what is no such file, or where another process's is missing.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(storage.as_path(path))
     about, arrays = _read(path)
     if "state/step" not in arrays:
         raise InputError(f"{path}: holds no state; give the first process's file, without _p")
@@ -173,9 +173,9 @@ def _name(step: int, process: int) -> str:
     return f"step_{step:08d}{f'_p{process}' if process else ''}.npz"
 
 
-def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(path: epath.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with storage.local_copy(path) as local, np.load(local, allow_pickle=False) as file:
             arrays = dict(file)
         about = json.loads(str(arrays.pop("about")))
         version = about["version"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import pathlib
 from typing import Any
 
 from etils import epath
 
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.storage import make_folder
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
@@ -17,22 +17,12 @@ def write_text(path: epath.PathLike, text: str) -> None:
 
     Raises InputError where that is not possible.
     """
-    path = pathlib.Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(epath.Path(path).parent)
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise not_written(path, error) from error
-
-
-def check_folder(path: epath.PathLike, *, flag: str) -> None:
-    """Raises InputError for an object store's URL, which would make a folder named `gs:` here."""
-    if "://" in str(path):
-        raise InputError(
-            f"{flag} {path}: object stores cannot append to files or rename them, as runs do; "
-            "mount the bucket and give the folder (docs/pods.md)"
-        )
 
 
 def not_written(path: epath.PathLike, error: OSError) -> InputError:

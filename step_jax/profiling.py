@@ -11,6 +11,8 @@ import jax
 from etils import epath
 
 from step_jax.errors import InputError
+from step_jax.files import not_written
+from step_jax.storage import GrowingFolder
 
 FOLDER = "profile"
 HELP = "Steps to write a trace of into WORKDIR/profile: FIRST:LAST, or a number of steps."
@@ -92,7 +94,11 @@ class Profile:
             yield
             return
         if not self._is_running:
-            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            try:
+                self._files = GrowingFolder(self._folder)
+            except OSError as error:
+                raise not_written(self._folder, error) from error
+            jax.profiler.start_trace(str(self._files.path), create_perfetto_trace=True)
             self._is_running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
@@ -104,9 +110,14 @@ class Profile:
         self._is_running = False
         with self._paused():
             jax.profiler.stop_trace()
-        newest = max(self._folder.glob("plugins/profile/*"))
+            newest = max(self._files.path.glob("plugins/profile/*")).relative_to(self._files.path)
+            try:
+                self._files.close()
+            except OSError as error:
+                raise not_written(self._folder, error) from error
         print(
-            f"profile: {newest}; open its perfetto_trace.json.gz at https://ui.perfetto.dev, or "
-            f"run `tensorboard --logdir {self._folder}` with the package xprof",
+            f"profile: {self._folder / newest}; open its perfetto_trace.json.gz at "
+            f"https://ui.perfetto.dev, or run `tensorboard --logdir {self._folder}` with the "
+            "package xprof",
             flush=True,
         )

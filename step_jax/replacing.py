@@ -1,4 +1,7 @@
-"""Writing a file completely or not at all, and never over what it is made of."""
+"""Writing a file completely or not at all, and never over what it is made of.
+
+On a disk by a rename, in an object store by an upload.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
+from step_jax import storage
 from step_jax.errors import InputError
 
 
@@ -16,8 +20,13 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     On an error the temporary file is removed and what `path` held before stays. The temporary name
     keeps the suffix, by which some writers choose their format. Raises InputError where the folder
-    is missing or cannot be written.
+    is missing or cannot be written. Of an object store's URL the temporary file is elsewhere, and
+    an OSError is raised where the upload fails.
     """
+    if storage.is_remote(path):
+        with storage.uploading(path) as temporary:
+            yield temporary
+        return
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:

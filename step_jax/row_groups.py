@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Self
 
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from step_jax.replacing import replacing
+from step_jax.storage import as_path
 
 
 class RowGroupWriter:
@@ -38,7 +38,7 @@ class RowGroupWriter:
           most_rows: of a row group.
           dictionaries: columns that repeat few values.
         """
-        self.path = pathlib.Path(path)
+        self.path = as_path(path)
         self._schema = schema
         self._row_group_rows, self._most_rows = row_group_rows, most_rows
         self._dictionaries = list(dictionaries)

@@ -12,6 +12,7 @@ from etils import epath
 from step_jax import hosts
 from step_jax.errors import InputError
 from step_jax.files import write_json, write_text
+from step_jax.storage import as_path, make_folder
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"
@@ -60,11 +61,11 @@ def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> Non
     Raises:
       InputError: the folder cannot be written, or holds a run with another configuration.
     """
-    workdir = epath.Path(workdir)
+    workdir = as_path(workdir)
     config = json.loads(json.dumps(config))  # tuples become lists, as they come back from disk
     path = workdir / CONFIG
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
     except OSError as error:
         raise InputError(
             f"--workdir {workdir}: cannot be made: {error.strerror}; choose another folder"
@@ -77,7 +78,7 @@ def open_for_training(workdir: epath.PathLike, config: Mapping[str, Any]) -> Non
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     """The configuration of the run in `workdir`."""
-    path = epath.Path(workdir) / CONFIG
+    path = as_path(workdir) / CONFIG
     if not path.exists():
         raise InputError(f"{path}: missing; give the --workdir of a training run")
     try:
@@ -91,7 +92,7 @@ def evaluated_part(workdir: epath.PathLike) -> tuple[str, str] | None:
 
     None if it left no configuration.
     """
-    if not (epath.Path(workdir) / CONFIG).exists():
+    if not (as_path(workdir) / CONFIG).exists():
         return None
     data = read_config(workdir)["data"]
     return data["eval_split"], data.get("eval_videos", "")  # runs may be older than the pattern
@@ -105,19 +106,20 @@ def write_parameters(workdir: epath.PathLike, variables: Any) -> None:
     lines = [f"{name:<{width}}  {leaf.shape!s:<24} {leaf.size:>12,}" for name, leaf in rows]
     total = sum(leaf.size for _, leaf in rows)
     lines.append(f"{'total':<{width}}  {'':<24} {total:>12,}")
-    write_text(epath.Path(workdir) / PARAMETERS, "\n".join(lines) + "\n")
-    print(f"{total:,} parameters, listed in {epath.Path(workdir) / PARAMETERS}")
+    path = as_path(workdir) / PARAMETERS
+    write_text(path, "\n".join(lines) + "\n")
+    print(f"{total:,} parameters, listed in {path}")
 
 
 def mark_finished(workdir: epath.PathLike, *, step: int) -> None:
     """Says that training has ended, for whoever watches."""
-    write_json(epath.Path(workdir) / FINISHED, {"step": step})
+    write_json(as_path(workdir) / FINISHED, {"step": step})
 
 
 def finished_step(workdir: epath.PathLike) -> int | None:
     """The last step of a finished training; None while it runs or is interrupted."""
     try:
-        return json.loads((epath.Path(workdir) / FINISHED).read_text())["step"]
+        return json.loads((as_path(workdir) / FINISHED).read_text())["step"]
     except FileNotFoundError:  # or just removed, by a training that goes on
         return None
 
@@ -127,7 +129,7 @@ def checkpoints_until(workdir: epath.PathLike, step: int) -> set[int]:
 
     None if it left no configuration.
     """
-    if not (epath.Path(workdir) / CONFIG).exists():
+    if not (as_path(workdir) / CONFIG).exists():
         return set()
     every = read_config(workdir)["train"]["checkpoint_every_steps"]
     return set(range(every, step + 1, every))
@@ -148,7 +150,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir: epath.Path) -> None:
+def _check_same(found: dict[str, Any], wanted: dict[str, Any], workdir: epath.PathLike) -> None:
     found, wanted = _YOUNGER_KEYS | found, _YOUNGER_KEYS | wanted
     different = [
         f"{key} was {found.get(key, 'absent')}, is {wanted.get(key, 'absent')}"

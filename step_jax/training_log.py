@@ -18,6 +18,7 @@ from step_jax.files import not_written, write_text
 from step_jax.memory import memory_mib
 from step_jax.startup import Startup
 from step_jax.step_time import DATA, DEVICE, StepTime
+from step_jax.storage import GrowingFolder, as_path
 from step_jax.training_console import console_line
 
 FILE = "train_log.jsonl"
@@ -83,16 +84,19 @@ class TrainingLog:
         self._step_seconds: list[float] = []  # of the last reports
         self._writes = writes
         if writes:
-            self._open(epath.Path(workdir), start_step)
+            self._open(workdir, start_step)
 
-    def _open(self, workdir: epath.Path, start_step: int) -> None:
-        self._path = workdir / FILE
+    def _open(self, workdir: epath.PathLike, start_step: int) -> None:
+        self._path = as_path(workdir) / FILE
         kept = [line for line in read_log(workdir) if line["step"] <= start_step]
-        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        with self._written():
+            self._files = GrowingFolder(workdir)
+            write_text(self._files.path / FILE, "".join(json.dumps(line) + "\n" for line in kept))
+            self._files.put()
         before = kept[-1].get(ELAPSED, 0.0) if kept else 0.0
         ago = self._startup.total if self._startup else 0.0
         self._began = time.monotonic() - ago - before
-        self._events = EventFile(workdir / "tensorboard", first_step=start_step + 1)
+        self._events = EventFile(as_path(workdir) / "tensorboard", first_step=start_step + 1)
 
     def waited_for_data(self, seconds: float) -> None:
         """Tells the time that the batch of the next step took to come."""
@@ -130,6 +134,17 @@ class TrainingLog:
             self._time.restart()
         if self._step % self._every == 0 or self._step == self._total_steps:
             self._report()
+
+    def put(self) -> None:
+        """Puts the reports so far where they outlast this process; call it before saving a state.
+
+        Of an object store that is an upload, without which a run that is continued from that state
+        would lack the lines before. Raises InputError.
+        """
+        if self._writes:
+            with self._written():
+                self._files.put()
+            self._events.put()
 
     def finish(self) -> None:
         """Reports the steps since the last report, where training stops between two."""
@@ -172,7 +187,11 @@ class TrainingLog:
 
     def close(self) -> None:
         if self._writes:
-            self._events.close()
+            try:
+                with self._written():
+                    self._files.close()
+            finally:
+                self._events.close()
 
     def _end_start(self, metrics: Mapping[str, Any]) -> None:
         """Waits for the first step, with which the start of the run has ended."""
@@ -221,17 +240,23 @@ class TrainingLog:
         return found
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        try:
-            with self._path.open("a") as file:
+        with self._written():
+            with (self._files.path / FILE).open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise not_written(self._path, error) from error
+            self._files.grown()
         write_tensorboard(self._events, line)
         left = self._seconds_left()
         text = console_line(
             line, total_steps=self._total_steps, seconds_left=left, skipped=self._skipped
         )
         print(text, flush=True)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise not_written(self._path, error) from error
 
     def _seconds_left(self) -> float | None:
         """As fast as lately, and with as much time for evaluations and checkpoints as so far."""
@@ -258,7 +283,7 @@ def write_tensorboard(events: EventFile, line: Mapping[str, Any]) -> None:
 
 def read_log(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """The complete lines of a run's `train_log.jsonl`; a line cut off by a crash is left out."""
-    path = epath.Path(workdir) / FILE
+    path = as_path(workdir) / FILE
     return list(_json_lines(path.read_text())) if path.exists() else []
 
 

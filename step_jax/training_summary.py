@@ -14,6 +14,7 @@ from etils import epath
 
 from step_jax import evaluations, run_folder
 from step_jax.errors import InputError
+from step_jax.storage import as_path
 from step_jax.training_console import duration
 from step_jax.training_log import ELAPSED, read_log
 
@@ -83,7 +84,7 @@ class TrainingSummary:
 
 def read_summary(workdir: epath.PathLike) -> TrainingSummary:
     """Reads a run's folder; raises InputError if there is nothing to tell yet."""
-    workdir = epath.Path(workdir)
+    workdir = as_path(workdir)
     log, metrics = read_log(workdir), _configured_metrics(workdir)
     if not log and not metrics:
         raise InputError(f"{workdir}: has no training log and no evaluation; nothing to draw")

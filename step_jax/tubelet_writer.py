@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.storage import as_path, folder_beside
 from step_jax.tubelet_table import (
     TubeletHeader,
     TubeletRows,
@@ -53,7 +52,7 @@ class TubeletWriter:
         provenance: Mapping[str, str] | None = None,
     ):
         """The arguments are those of `TubeletHeader`."""
-        self.path = pathlib.Path(path)
+        self.path = as_path(path)
         self.header = TubeletHeader(
             classes=tuple(classes),
             clip_frames=int(clip_frames),
@@ -71,7 +70,9 @@ class TubeletWriter:
     def __enter__(self) -> TubeletWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
-            self._buckets = _Buckets(stack.enter_context(_folder_beside(self.path)), self._schema)
+            # On the disk that has room for the table.
+            folder = folder_beside(temporary, prefix=f".{self.path.stem}.")
+            self._buckets = _Buckets(stack.enter_context(folder), self._schema)
             stack.callback(self._buckets.close)
             stack.push(lambda kind, *_: self._finish(temporary) if kind is None else None)
             self._stack = stack.pop_all()
@@ -185,13 +186,3 @@ def _batch_of(rows: TubeletRows, schema: pa.Schema) -> pa.RecordBatch:
     return to_record_batch(
         {"video": np.asarray(rows.videos, object)[rows.video], **columns}, schema
     )
-
-
-@contextlib.contextmanager
-def _folder_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary folder on the disk that has room for the table."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.stem}.", dir=path.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 
 from etils import epath
 
@@ -16,6 +16,7 @@ from step_jax import run_folder
 from step_jax.checkpoint import FOLDER, Checkpoints, DamagedCheckpointError
 from step_jax.errors import InputError
 from step_jax.inference import Predictor, restore_predictor
+from step_jax.storage import as_path
 
 _MOST_SHOWN = 8
 
@@ -42,14 +43,14 @@ class Watch:
         is_stopped: Callable[[], bool] = lambda: False,
         poll_seconds: float = 5.0,
     ):
-        self._workdir = epath.Path(workdir)
+        self._workdir = as_path(workdir)
         self._evaluate, self._is_done = evaluate, is_done
         self._when_idle, self._is_stopped = when_idle, is_stopped
         self._poll_seconds = poll_seconds
         self._checkpoints = Checkpoints(workdir, read_only=True)
         self._seen: set[int] = set()
         self._told_gone: set[int] = set()
-        self._damaged: dict[int, float | None] = {}  # when they were written
+        self._damaged: dict[int, Hashable] = {}  # which version of them
         self._waited_after: int | None = None
 
     def run(self) -> None:
@@ -102,7 +103,7 @@ class Watch:
             )
 
     def _note_damaged(self, step: int, error: DamagedCheckpointError) -> None:
-        written = self._written(step)
+        written = self._checkpoints.written(step)
         if written is None:
             return  # deleted or set aside meanwhile
         self._damaged[step] = written
@@ -110,14 +111,7 @@ class Watch:
 
     def _is_known_damaged(self, step: int) -> bool:
         """Unless training has written it again, after a restart from the one before."""
-        return step in self._damaged and self._damaged[step] == self._written(step)
-
-    def _written(self, step: int) -> float | None:
-        """When a checkpoint was, None if it is not there."""
-        try:
-            return (self._workdir / FOLDER / str(step)).stat().mtime
-        except FileNotFoundError:
-            return None
+        return step in self._damaged and self._damaged[step] == self._checkpoints.written(step)
 
     def _say_waiting(self) -> None:
         last = max(self._seen, default=0)
@@ -133,7 +127,7 @@ class Watch:
 
 def wait_for_training(workdir: epath.PathLike, *, poll_seconds: float) -> None:
     """Until there is a folder of checkpoints: both jobs may be started together."""
-    folder = epath.Path(workdir) / FOLDER
+    folder = as_path(workdir) / FOLDER
     if not folder.exists():
         print(f"waiting for {folder}", flush=True)
     while not folder.exists():

@@ -12,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+import object_store
 import pytest
 import tiny_run
 
@@ -85,6 +86,13 @@ def small_files_only():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def bucket():
+    """The URL of an empty bucket, of a store in memory; `object_store.ObjectStore` is its class."""
+    with object_store.installed():
+        yield f"gs://{object_store.BUCKET}"
 
 
 @pytest.fixture

@@ -440,7 +440,7 @@ def test_an_old_one_is_never_half_deleted(opened, tmp_path, monkeypatch):
         seen.append(pathlib.Path(path).relative_to(tmp_path / "checkpoints").parts[0])
         remove(path, **options)
 
-    monkeypatch.setattr("step_jax.checkpoint.shutil", types.SimpleNamespace(rmtree=rmtree))
+    monkeypatch.setattr("step_jax.storage.shutil", types.SimpleNamespace(rmtree=rmtree))
     save(checkpoints, 1, 2)
     assert checkpoints.steps() == [2]
     assert set(seen) == {"deleted"}

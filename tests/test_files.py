@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.files import check_folder, write_json, write_text
+from step_jax.files import write_json, write_text
 
 
 def test_makes_the_folder_and_replaces(tmp_path):
@@ -49,9 +49,3 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written .*choose another folder"):
         write_text(tmp_path / "file" / "below" / "note.txt", "text")
-
-
-def test_object_stores_are_mounted_not_named(tmp_path):
-    check_folder(tmp_path, flag="--workdir")
-    with pytest.raises(InputError, match=r"--workdir gs://bucket/run: .* mount the bucket"):
-        check_folder("gs://bucket/run", flag="--workdir")

@@ -1,6 +1,5 @@
 """Following a training: each checkpoint once, whatever ends, fails or vanishes meanwhile."""
 
-import contextlib
 import json
 import os
 import random
@@ -194,11 +193,10 @@ def test_reports_a_damaged_checkpoint_once_and_goes_on(training, capsys):
     assert "training ended at step 3" in printed.out
 
 
-def test_training_that_starts_again_before_the_last_checkpoint(training, monkeypatch):
+def test_training_that_starts_again_before_the_last_checkpoint(training):
     """It writes again what was damaged, and what is evaluated already, which stays."""
     training.save(1, 2)
     training.keep = 9
-    monkeypatch.setattr(Watch, "_written", written(training))
     training.damage(2)
     training.acts = [
         lambda: training.start_again(from_step=0),
@@ -206,17 +204,6 @@ def test_training_that_starts_again_before_the_last_checkpoint(training, monkeyp
         lambda: training.end(3),
     ]
     assert watch(training) == [1, 2, 3]
-
-
-def written(training):
-    """In place of modification times in seconds, which are too alike here."""
-
-    def of(self, step):
-        folder = training.workdir / "checkpoints" / str(step)
-        with contextlib.suppress(FileNotFoundError):
-            return folder.stat().st_ino, folder.stat().st_mtime_ns
-
-    return of
 
 
 def test_what_is_no_damage_ends_it(training, monkeypatch):

@@ -22,6 +22,7 @@ from step_jax.cli import run_command
 from step_jax.clip_detections import clip_detections, tubes_of
 from step_jax.errors import InputError
 from step_jax.inference import Predictor, Tubelets, load_predictor
+from step_jax.storage import open_folder
 from step_jax.streaming.video_sources import check_video
 from step_jax.video import resize
 from step_jax.visualize.colors import BLACK, WHITE, class_colors
@@ -43,7 +44,8 @@ def main():
     annotated = None
     if arguments.annotations:
         annotated = find_annotated(read_native(arguments.annotations), arguments.video)
-    predictor = load_predictor(arguments.workdir, arguments.checkpoint)
+    workdir = open_folder(arguments.workdir, flag="--workdir")
+    predictor = load_predictor(workdir, arguments.checkpoint)
     shot = read_shot(arguments.video, predictor, start=arguments.start)
     tubelets = predict(predictor, shot.clip)
     picture = draw_montage(
@@ -63,7 +65,7 @@ def _parse() -> argparse.Namespace:
         description="Draws how the detector's steps refine the proposals in one window of a video.",
     )
     add = parser.add_argument
-    add("--workdir", type=pathlib.Path, required=True, help="folder of the training run")
+    add("--workdir", required=True, help="folder of the training run")
     add("--video", type=pathlib.Path, required=True, help="a video file or a folder of frames")
     add("--output", type=pathlib.Path, required=True, help="the PNG")
     add("--start", type=int, help="first frame of the target clip (in the middle of the video)")

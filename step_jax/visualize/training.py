@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from step_jax.cli import run_command
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.storage import as_path, open_folder
 from step_jax.training_summary import TrainingSummary, facts, read_summary
 from step_jax.visualize import training_panels as panels
 from step_jax.visualize.curves import finish_steps
@@ -40,20 +41,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m step_jax.visualize.training", description="Draws a training run on a page."
     )
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the training run")
+    parser.add_argument("--workdir", required=True, help="of the training run")
     parser.add_argument("--output", type=pathlib.Path, help=f"PNG file (WORKDIR/{FILE})")
     arguments = parser.parse_args()
-    print(draw_summary(arguments.workdir, arguments.output))
+    print(draw_summary(open_folder(arguments.workdir, flag="--workdir"), arguments.output))
 
 
 def draw_summary(
     workdir: str | os.PathLike, output: str | os.PathLike | None = None
-) -> pathlib.Path:
+) -> str | os.PathLike:
     """Draws a run's page into `output`, or its folder; returns the file's path.
 
     Raises InputError if there is nothing to draw yet, or the file cannot be written.
     """
-    path = pathlib.Path(output or pathlib.Path(workdir) / FILE)
+    path = output or as_path(workdir) / FILE
     figure = draw_page(read_summary(workdir))
     try:
         with replacing(path) as temporary:
