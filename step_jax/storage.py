@@ -9,6 +9,7 @@ gives a path that can.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import functools
@@ -76,6 +77,13 @@ def check_local(path: epath.PathLike, *, what: str) -> None:
             f"{what} {path}: is read from a disk; copy it there (gcloud storage rsync -r, aws s3 "
             "sync) or mount the bucket, and give that folder (docs/pods.md)"
         )
+
+
+def local_path(text: str) -> pathlib.Path:
+    """The path that an argument gives, for argparse, where only a disk will do."""
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"{text}: expected a path on a disk (docs/pods.md)")
+    return pathlib.Path(text)
 
 
 def make_folder(path: epath.PathLike) -> None:

@@ -1,5 +1,6 @@
 """What runs do with files, on a disk and in an object store."""
 
+import argparse
 import os
 import pathlib
 
@@ -69,6 +70,12 @@ def test_where_only_a_disk_will_do():
     storage.check_local("/data/records", what="data.records")
     with pytest.raises(InputError, match=r"data.records gs://b/r: is read from a disk; copy it"):
         storage.check_local("gs://b/r", what="data.records")
+
+
+def test_an_argument_that_is_a_path_on_a_disk():
+    assert storage.local_path("runs/a") == pathlib.Path("runs/a")
+    with pytest.raises(argparse.ArgumentTypeError, match="gs://b/r: expected a path on a disk"):
+        storage.local_path("gs://b/r")
 
 
 def test_a_stores_error_ends_a_command_with_one_line(capsys):

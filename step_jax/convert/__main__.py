@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import pathlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from step_jax.convert.imagenet import read_vgg16
 from step_jax.convert.kinetics import read_kinetics
 from step_jax.convert.released import read_released
 from step_jax.modality import Modality
+from step_jax.storage import local_path
 from step_jax.transfer import DifferentKeysError
 
 AVA_CLASSES = 60
@@ -68,13 +68,13 @@ def parse_arguments() -> argparse.Namespace:
         exports = name == "export"
         command.add_argument(
             "--input",
-            type=pathlib.Path,
+            type=local_path,
             required=True,
             help="folder of the run" if exports else "the .pth file",
         )
         command.add_argument(
             "--output",
-            type=pathlib.Path,
+            type=local_path,
             required=True,
             help="the .pth file" if exports else "folder of the run, made",
         )
