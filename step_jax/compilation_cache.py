@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 from step_jax.errors import InputError
-from step_jax.storage import as_path, make_folder
+from step_jax.storage import make_folder, open_folder
 
 HELP = "Folder that keeps compiled programs, so that the next start need not compile them."
 _LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
@@ -27,7 +27,7 @@ def keep_programs(folder: epath.PathLike | None) -> None:
     if not folder:
         return
     try:
-        make_folder(as_path(folder))
+        make_folder(open_folder(folder, flag="--compilation_cache"))
     except OSError as error:
         raise InputError(
             f"--compilation_cache {folder}: cannot be made ({error.strerror or error}); choose "

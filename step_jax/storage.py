@@ -291,7 +291,8 @@ def _prepare(scheme: str) -> None:
     os.environ["EPATH_USE_TF"] = "false"
     from etils.epath import gpath
 
-    gpath._is_tf_installed.cache_clear()
+    if found := getattr(gpath, "_is_tf_installed", None):
+        found.cache_clear()
 
 
 def _filesystem(path: epath.PathLike) -> Any:

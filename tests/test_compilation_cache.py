@@ -58,3 +58,10 @@ def test_a_folder_that_cannot_be_made(settings, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--compilation_cache .*file/cache: cannot be made \("):
         keep_programs(tmp_path / "file" / "cache")
+
+
+def test_a_folder_in_an_object_store(settings, bucket):
+    keep_programs(f"{bucket}/programs")
+    assert jax.config.jax_compilation_cache_dir == f"{bucket}/programs"
+    with pytest.raises(InputError, match=r"--compilation_cache gs://other/programs: there is no"):
+        keep_programs("gs://other/programs")
