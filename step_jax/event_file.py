@@ -59,10 +59,10 @@ class EventFile:
             self._flushed = time.monotonic()
 
     def put(self) -> None:
-        """Flushes to where what was added outlasts the process and its machine."""
-        self.flush()
-        if self._is_open:
+        """Uploads what was added to a file in an object store; a disk's is flushed now and then."""
+        if self._is_open and self._files.is_uploaded:
             with self._written():
+                self._file.flush()
                 self._files.put()
 
     def close(self) -> None:

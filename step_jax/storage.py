@@ -221,6 +221,7 @@ class GrowingFolder:
 
     Attributes:
       path: the local folder, which exists.
+      is_uploaded: whether that is another one.
     """
 
     def __init__(self, folder: epath.PathLike):
@@ -231,6 +232,7 @@ class GrowingFolder:
         if is_remote(folder):
             self._temporary = tempfile.TemporaryDirectory(prefix=_TEMPORARY)
         self.path = pathlib.Path(self._temporary.name if self._temporary else folder)
+        self.is_uploaded = self._temporary is not None
         self._uploaded: dict[pathlib.Path, Hashable] = {}
         self._due = time.monotonic() + UPLOAD_SECONDS
 
