@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import secrets
 from collections.abc import Iterable, Iterator
 
 from step_jax import storage
@@ -28,7 +29,9 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             yield temporary
         return
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Processes of several machines, which may have one number, write into shared folders.
+    own = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.stem}.{own}.tmp{path.suffix}")
     try:
         temporary.touch()
     except OSError as error:

@@ -58,3 +58,14 @@ def test_an_output_is_no_input_and_no_other_output(tmp_path, monkeypatch):
             check_outputs(["b.json", output], inputs=["a.json"])
     with pytest.raises(InputError, match=r"b\.json: is given for two outputs"):
         check_outputs(["b.json", tmp_path / "b.json"], inputs=[])
+
+
+def test_processes_of_one_number_do_not_meet(tmp_path):
+    """As those of two machines that share a folder may be."""
+    path = tmp_path / "table.json"
+    with replacing(path) as one, replacing(path) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"  # the outer block ended last
+    assert os.listdir(tmp_path) == ["table.json"]
