@@ -286,7 +286,7 @@ def test_an_interrupted_command_leaves_nobody_behind(tmp_path, squares):
 
 def children(pid):
     """Processes that a process has started."""
-    found = filter(None, map(_status, os.listdir("/proc")))
+    found = filter(None, map(_status, filter(str.isdigit, os.listdir("/proc"))))
     return [status.pid for status in found if status.parent == pid]
 
 
