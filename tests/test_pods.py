@@ -70,7 +70,9 @@ def test_two_processes_train_as_one_does(squares, tmp_path, monkeypatch, compila
     assert sorted(os.listdir(two)) == sorted(os.listdir(one))
     assert len(list((two / "tensorboard").iterdir())) == 1
     assert f"trained {tiny_run.STEPS} steps" in writer.output
-    assert not [line for line in other.output.splitlines() if not line.startswith("[Gloo]")]
+    # Gloo ends its lines apart from writing them: those of two threads can leave an empty one.
+    lines = filter(None, other.output.splitlines())
+    assert not [line for line in lines if not line.startswith("[Gloo]")]
 
 
 @pytest.mark.slow
