@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.claims import __main__ as claims
 from benchmarks.claims import config, drawing, examples, matrix, page, results, runs, speed, tables
 from benchmarks.claims.runs import Data, Run, Runner
 from benchmarks.claims.statements import (
@@ -143,6 +144,26 @@ def test_a_failing_run_ends_the_others(tmp_path):
         list(runner.make([Run("fig5_k30", 0), Run("dense", 0), Run("fig5_mean", 0)]))
     assert runner.done(Run("dense", 0)) is None
     assert not runner.folder(Run("fig5_mean", 0)).joinpath("done.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_alone_repeats_the_numbers_it_had_beside_another(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    found = []
+    for output, rows, together in (("two", "table1a_s1,fig6b_m4", 2), ("one", "fig6b_m4", 1)):
+        options = [f"--output={tmp_path / output}", f"--data={data}", f"--together={together}"]
+        monkeypatch.setattr(
+            sys, "argv", ["claims", "--scale=smoke", "--seeds=1", f"--only={rows}", *options]
+        )
+        claims.main()
+        told = json.loads((tmp_path / output / "results.json").read_text())["runs"]
+        found.append(next(run for run in told if run["row"] == "fig6b_m4"))
+    assert found[0].pop("seconds") > 0
+    assert found[1].pop("seconds") > 0
+    assert len(found[0]["frame_map"]) == 3
+    assert found[0] == found[1]
+    table = "runs/fig6b_m4/seed0/eval/test/4/tubelets.parquet"
+    assert (tmp_path / "one" / table).read_bytes() == (tmp_path / "two" / table).read_bytes()
 
 
 def test_what_is_kept_of_a_run():
