@@ -109,13 +109,14 @@ class TwoBranchHead(nn.Module):
             nothing of P x P.
         """
         self._check_kernels(rois.shape[3])
-        moving = self._spatio_temporal(rois, context, path)
+        moving = self._spatio_temporal(rois, path)
         summary = max_over_time(moving, bins=self.time_bins)
         if self.time_centred:
             centred = moving - moving.mean(axis=2, keepdims=True)
             summary = jnp.concatenate([summary, jnp.abs(centred).mean(axis=2)], axis=-1)
         summary = summary.reshape(*summary.shape[:2], -1)
-        dropped = apply_dropout(summary, rate=self.dropout, keys=dropout_keys)
+        seen = summary if context is None else self._with_scene(summary, context)
+        dropped = apply_dropout(seen, rate=self.dropout, keys=dropout_keys)
         logits = self._dense(self.num_logits, "classifier")(dropped)
         local = self._local(rois, moving, summary)
         return HeadOutput(logits.astype(jnp.float32), *self._regress(local))
@@ -134,7 +135,7 @@ class TwoBranchHead(nn.Module):
                 f"columns away; expected at least {shrinks + 1}, or smaller kernels"
             )
 
-    def _spatio_temporal(self, rois: Array, context: Array | None, path: Array | None) -> Array:
+    def _spatio_temporal(self, rois: Array, path: Array | None) -> Array:
         """The global branch before its pooling: `[B, N, L, P', P', G]`."""
         batch, number = rois.shape[:2]
         x = rois
@@ -145,16 +146,23 @@ class TwoBranchHead(nn.Module):
             conv = Conv3D(width, kernel, padding, dtype=self.dtype, name=f"global_{index}")
             y = conv(x.reshape(batch * number, *x.shape[2:]))
             x = y.reshape(batch, number, *y.shape[1:])
-            if index == 0 and context is not None:
-                # A convolution of [RoI, context] is the sum of two; the second is the same for
-                # all tubes of the clip, so it is computed once.
-                conv = Conv3D(width, kernel, padding, False, self.dtype, name="global_context")
-                x = x + conv(context)[:, None]
             if index == 0 and self.tube_path:
                 moves = self._dense(width, "global_path")(_PATH_GAIN * path)
                 x = x + moves[:, :, :, None, None]
             x = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"global_norm_{index}")(x))
         return x
+
+    def _with_scene(self, summary: Array, context: Array) -> Array:
+        """What the classifier reads: `[B, N, G]` and the clip's scene `[B, L, P, P, C]`.
+
+        The scene joins at the end, as in the released model. Where it joined the RoI features, in
+        front of the first convolution, motion was learned more slowly than without it.
+        """
+        scene = context.mean(axis=1).reshape(len(context), -1)
+        scene = self._dense(self.global_features[0], "scene")(scene)
+        scene = nn.relu(nn.LayerNorm(dtype=self.dtype, name="scene_norm")(scene))
+        scene = jnp.broadcast_to(scene[:, None], (*summary.shape[:2], scene.shape[-1]))
+        return jnp.concatenate([summary, scene], axis=-1)
 
     def _local(self, rois: Array, moving: Array, summary: Array) -> Array:
         """Per frame: its own RoI features and the tube's global feature, `[B, N, L, F]`."""

@@ -122,27 +122,28 @@ def test_the_class_depends_on_every_frame(run, params, inputs):
         assert (run(params, changed, context).logits != logits).any(axis=-1).all()
 
 
-def test_context_reaches_the_boxes_only_through_the_global_branch(run, params, inputs):
+def test_the_scene_reaches_the_class_alone(run, params, inputs):
     rois, context = inputs
     with_it, without_it = run(params, rois, context), run(params, rois, 0 * context)
-    assert (with_it.logits != without_it.logits).all()
-    assert (with_it.deltas != without_it.deltas).any()
-    alone = without(params, "local_frame", "local_global")
-    deltas = run(alone, rois, context).deltas
-    np.testing.assert_array_equal(deltas, run(alone, rois, 0 * context).deltas)
-    assert (deltas != run(alone, rois + 1, context).deltas).any()
+    assert (with_it.logits != without_it.logits).any(axis=-1).all()
+    for ours, theirs in zip(with_it[1:], without_it[1:], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-def test_context_is_a_concatenation_in_the_first_convolution(run, params, inputs, head):
-    """Two kernels added are one kernel over the channels of [RoI, context]."""
+def test_the_scene_adds_the_same_logits_to_all_tubes_of_its_clip(run, params, inputs):
     rois, context = inputs
-    joined = np.broadcast_to(context[:, None], rois.shape)
-    kernels = [params[layer]["kernel"] for layer in ("global_0", "global_context")]
-    one = {"kernel": np.concatenate(kernels, axis=3), "bias": params["global_0"]["bias"]}
-    wide = params["local_roi"] | {"kernel": np.zeros((2 * P * P * C, 6), np.float32)}
-    both = params | {"global_0": one, "local_roi": wide}
-    expected = jax.jit(head.apply)({"params": both}, np.concatenate([rois, joined], -1), None)
-    np.testing.assert_allclose(run(params, *inputs).logits, expected.logits, atol=1e-5)
+    added = run(params, rois, context).logits - run(params, rois, 0 * context).logits
+    np.testing.assert_allclose(added, np.broadcast_to(added[:, :1], added.shape), atol=1e-5)
+    assert (abs(added[0] - added[1]) > 1e-3).any(axis=-1).all()
+
+
+def test_every_frame_and_place_of_the_scene_counts(run, params, inputs):
+    rois, context = inputs
+    logits = run(params, rois, context).logits
+    for frame, row, column in ((0, 0, 0), (L - 1, P - 1, 0), (2, 1, P - 1)):
+        changed = context.copy()
+        changed[:, frame, row, column, 0] += 1
+        assert (run(params, rois, changed).logits != logits).any(axis=-1).all()
 
 
 def test_a_tubes_path_reaches_the_class_only_where_it_is_asked_for(head, inputs, run, params):

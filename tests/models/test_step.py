@@ -299,7 +299,7 @@ def test_a_box_that_collapses_becomes_the_whole_image(run):
 def test_rois_are_where_the_tubes_are(run):
     """What changes in the upper right corner, two proposals see; the scene context shows it all."""
     head = run.variables["params"]["heads_0"]
-    blind = head | {"global_context": jax.tree.map(np.zeros_like, head["global_context"])}
+    blind = head | {"scene_norm": jax.tree.map(np.zeros_like, head["scene_norm"])}
     blind = {"params": run.variables["params"] | {"heads_0": blind}}
     clips = run.clips.copy()
     clips[:, :, :8, 24:] += 3
