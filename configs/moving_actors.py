@@ -23,7 +23,6 @@ def get_config() -> ConfigDict:
     config.data.max_tubes = 4
     config.data.fps = 25.0
     config.data.background = "skip"
-    config.augment.flip_swaps = (("circle_cw", "circle_ccw"),)
     config.augment.crop = 0.0
     config.augment.photometric = 0.0
 

@@ -1,4 +1,4 @@
-"""The eight actions as functions of time: where the body goes, where it faces, how its limbs move.
+"""The actions as functions of time: where the body goes, where it faces, how its limbs move.
 
 Lengths are in heights of the actor and y points down, as in the image. Walk, pace, circle and
 zigzag share limbs and speeds on purpose: what differs is the path's shape over 18 to 30 frames.
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-CLASSES = ("walk", "pace", "circle_cw", "circle_ccw", "zigzag", "hop", "wave", "spin")
-TRANSLATING = CLASSES[:5]
+CLASSES = ("walk", "pace", "circle", "zigzag", "hop_red", "hop_blue", "spin_red", "spin_blue")
+TRANSLATING = CLASSES[:4]
 
 MIN_FRAMES, MAX_FRAMES = 50, 90
 CLIP_FRAMES = 30  # the clip over which "displacement in heights" is set
@@ -72,7 +72,14 @@ def act(rng: np.random.Generator, label: str, *, height: float) -> Motion:
     height: of the actor, as a fraction of the frame; a path never needs more room than the frame
         has, so tall actors travel fewer of their heights.
     """
-    return _ACTIONS[label](rng, height)
+    motion, _ = split_label(label)
+    return _ACTIONS[motion](rng, height)
+
+
+def split_label(label: str) -> tuple[str, str | None]:
+    """The motion of a class, and in front of which wall alone it is done; None: of any."""
+    motion, _, wall = label.partition("_")
+    return motion, wall or None
 
 
 def _walk(rng, height):
@@ -94,11 +101,11 @@ def _pace(rng, height):
     return _stride(rng, np.stack([width / 2 * _triangle(phase), np.zeros(len(t))], axis=1))
 
 
-def _circle(rng, height, *, turn):
+def _circle(rng, height):
     """Round an ellipse pulled out to a diamond: a few frames of a side could be a zigzag's."""
     width = min(rng.uniform(0.6, 1.0), _room(height, 0.4))
     depth = min(width * rng.uniform(0.55, 1), _room(height, 1.0))
-    phase = turn * _clock(rng, _duration(rng)) / rng.uniform(26, 34) + rng.uniform()
+    phase = _side(rng) * _clock(rng, _duration(rng)) / rng.uniform(26, 34) + rng.uniform()
     corners = rng.uniform(0.9, 0.99)
     sides = [width * _triangle(phase + 0.25, corners), depth * _triangle(phase, corners)]
     return _stride(rng, np.stack(sides, axis=1) / 2)
@@ -131,16 +138,6 @@ def _hop(rng, height):
     )
 
 
-def _wave(rng, height):
-    body = stand(rng, _duration(rng), yaw=np.pi / 2 + rng.uniform(-0.7, 0.7))
-    phase = 2 * np.pi * np.arange(len(body)) / rng.uniform(8, 14)
-    lift = rng.uniform(2.1, 2.3) + rng.uniform(0.5, 0.8) * np.sin(phase)
-    arms = [[0], [1], [0, 1]][rng.integers(3)]
-    raised = body.raised.copy()
-    raised[:, arms] = lift[:, None]
-    return replace(body, raised=raised)
-
-
 def _spin(rng, height):
     body = stand(rng, _duration(rng))
     turn = _side(rng) * 2 * np.pi * np.arange(len(body)) / rng.uniform(14, 22)
@@ -150,11 +147,9 @@ def _spin(rng, height):
 _ACTIONS = {
     "walk": _walk,
     "pace": _pace,
-    "circle_cw": lambda rng, height: _circle(rng, height, turn=1),
-    "circle_ccw": lambda rng, height: _circle(rng, height, turn=-1),
+    "circle": _circle,
     "zigzag": _zigzag,
     "hop": _hop,
-    "wave": _wave,
     "spin": _spin,
 }
 

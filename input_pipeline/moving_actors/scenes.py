@@ -7,12 +7,15 @@ import numpy as np
 
 SCENES = ("court", "grass", "street", "tiles", "dunes", "confetti")
 
+WALLS = {"red": (205, 40, 45), "blue": (40, 70, 215)}  # RGB
+WALL_HEIGHT = 0.16  # of the frame, where the camera is level
+
 MARGIN = 0.25  # of world beyond the frame on each side, in frame sides; bounds the camera
 MAX_PAN = 0.5 / 96  # of a frame side a frame
 
 
-def paint(rng: np.random.Generator, scene: str, *, size: int) -> np.ndarray:
-    """The world as one RGB uint8 image of (1 + 2 MARGIN) frame sides."""
+def paint(rng: np.random.Generator, scene: str, wall: str, *, size: int) -> np.ndarray:
+    """The world as one RGB uint8 image of (1 + 2 MARGIN) frame sides, with a wall above."""
     side = round(size * (1 + 2 * MARGIN))
     world = _PAINTERS[scene](rng, side)
     world *= 1 + 0.25 * _noise(rng, side, scale=side / 5)[..., None]
@@ -20,6 +23,7 @@ def paint(rng: np.random.Generator, scene: str, *, size: int) -> np.ndarray:
     world = np.clip(world, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(2, 6)):
         _place_clutter(rng, world)
+    _build(rng, world, wall, size=size)
     return world
 
 
@@ -126,6 +130,13 @@ _PAINTERS = {
     "dunes": _dunes,
     "confetti": _confetti,
 }
+
+
+def _build(rng, world: np.ndarray, wall: str, *, size: int):
+    """A wall along the upper edge of what the camera sees."""
+    rows = round(size * (MARGIN + WALL_HEIGHT))
+    shade = 12 * _noise(rng, len(world), scale=size / 8)[:rows, :, None]
+    world[:rows] = np.clip(np.float32(WALLS[wall]) + shade, 0, 255)
 
 
 def _place_clutter(rng, world: np.ndarray):

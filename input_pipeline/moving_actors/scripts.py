@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from input_pipeline.moving_actors import SPLITS, VERSION, actors, motions, scenes
-from input_pipeline.moving_actors.motions import CLASSES, Motion
+from input_pipeline.moving_actors.motions import CLASSES, Motion, split_label
 
 MIN_VIDEO_FRAMES, MAX_VIDEO_FRAMES = 96, 120
 BLOCK = 16  # videos that together hold every class equally often: 16 first and 8 second actors
-PREFERRED_SCENES = {"circle_cw": "court", "circle_ccw": "court", "hop": "grass"}
-PREFERENCE = 0.6  # of the videos with such an actor; the others draw from the remaining scenes
 IDLE_PROBABILITY = 0.5  # of one more actor who does nothing
 MIN_HEIGHT, MAX_HEIGHT = 0.40, 0.68  # of the frame
 TURN_FRAMES = 5  # from idling to acting and back
@@ -46,6 +44,7 @@ class Script:
     split: str
     size: int
     scene: str
+    wall: str
     world: np.ndarray
     shift: np.ndarray
     roles: tuple[Role, ...]
@@ -59,9 +58,9 @@ def write_script(*, seed: int, split: str, index: int, size: int) -> Script:
     """Video `index` of a split, for frames of `size` x `size` pixels."""
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), index, size])
     labels = cast(seed=seed, split=split, index=index)
-    scene = _choose_scene(rng, labels)
+    scene, wall = str(rng.choice(scenes.SCENES)), _choose_wall(rng, labels)
     num_frames = int(rng.integers(MIN_VIDEO_FRAMES, MAX_VIDEO_FRAMES + 1))
-    world = scenes.paint(rng, scene, size=size)
+    world = scenes.paint(rng, scene, wall, size=size)
     shift = scenes.pan(rng, num_frames, size=size)
     idle = [None] if rng.uniform() < IDLE_PROBABILITY else []
     roles: list[Role] = []
@@ -69,7 +68,7 @@ def write_script(*, seed: int, split: str, index: int, size: int) -> Script:
         roles.append(_choose_role(rng, label, roles, shift, size=size))
     roles.sort(key=lambda role: role.feet[:, 1].mean())  # who stands lower is nearer
     id = f"{split}_{index:04d}"
-    return Script(id, split, size, scene, world, shift, tuple(roles))
+    return Script(id, split, size, scene, wall, world, shift, tuple(roles))
 
 
 def cast(*, seed: int, split: str, index: int) -> list[int]:
@@ -79,18 +78,25 @@ def cast(*, seed: int, split: str, index: int) -> list[int]:
     rng = np.random.default_rng([VERSION, seed, SPLITS.index(split), block])
     count = len(CLASSES)
     first = np.concatenate([rng.permutation(count) for _ in range(BLOCK // count)])
-    second = dict(zip(rng.permutation(BLOCK)[:count].tolist(), range(count), strict=True))
-    labels = [int(first[place])]
-    return [*labels, second[place]] if place in second else labels
+    while True:
+        second = dict(zip(rng.permutation(BLOCK)[:count].tolist(), range(count), strict=True))
+        casts = [
+            [int(label), second[i]] if i in second else [int(label)]
+            for i, label in enumerate(first)
+        ]
+        if all(len(_asked_walls(labels)) <= 1 for labels in casts):
+            return casts[place]
 
 
-def _choose_scene(rng, labels: list[int]) -> str:
-    """The preferred scene of the first actor that has one, PREFERENCE of the time."""
-    names = [CLASSES[label] for label in labels]
-    preferred = next((PREFERRED_SCENES[name] for name in names if name in PREFERRED_SCENES), None)
-    if preferred and rng.uniform() < PREFERENCE:
-        return preferred
-    return str(rng.choice([scene for scene in scenes.SCENES if scene != preferred]))
+def _choose_wall(rng, labels: list[int]) -> str:
+    """The wall that the actions ask for, any if they ask for none."""
+    asked = _asked_walls(labels)
+    return asked.pop() if asked else str(rng.choice(list(scenes.WALLS)))
+
+
+def _asked_walls(labels: list[int]) -> set[str]:
+    walls = (split_label(CLASSES[label])[1] for label in labels)
+    return {wall for wall in walls if wall}
 
 
 def _choose_role(rng, label, others: list[Role], shift: np.ndarray, *, size: int) -> Role:
