@@ -34,8 +34,10 @@ def main() -> None:
     with locked_folder(arguments.output):
         data = preparation.prepare(scale, arguments.data or arguments.output / "data")
         runner = Runner(scale, arguments.output, data, together=arguments.together)
-        make_all(runner, runs)
-        write_results(arguments, scale, runner)
+        try:
+            make_all(runner, runs)
+        finally:  # however it ends, what is finished counts
+            write_results(arguments, scale, runner)
     print(f"{arguments.output / results.FILE}; the page: python -m benchmarks.claims.page")
 
 

@@ -146,6 +146,34 @@ def test_a_failing_run_ends_the_others(tmp_path):
     assert not runner.folder(Run("fig5_mean", 0)).joinpath("done.json").exists()
 
 
+STEP = {
+    "step": 1, "mean": 50.0, "localization_recall": 90.0, "errors": {"time": 1.0},
+    "per_class": [{"class": "walk", "ap": 50.0}],
+}  # fmt: skip
+
+
+def test_an_interrupted_call_leaves_the_results_of_what_is_finished(tmp_path, monkeypatch):
+    def make_all(runner, runs):
+        folder = runner.folder(runs[0])
+        folder.mkdir(parents=True)
+        (tmp_path / "metrics.json").write_text(json.dumps({"steps": [STEP], "protocol": "ACT"}))
+        (folder / "train_log.jsonl").write_text(json.dumps({"overlap_histogram_1": [0, 1]}))
+        done = {"identity": runner._identity(runs[0]), "metrics": "metrics.json", "seconds": 2.0}
+        (folder / "done.json").write_text(json.dumps(done))
+        raise KeyboardInterrupt
+
+    data = Data(tmp_path / "annotations.json", tmp_path / "records", digest="of the records")
+    monkeypatch.setattr(claims.preparation, "prepare", lambda scale, folder: data)
+    monkeypatch.setattr(claims, "make_all", make_all)
+    monkeypatch.setattr(
+        sys, "argv", ["claims", "--scale=smoke", "--only=dense", f"--output={tmp_path}"]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        claims.main()
+    (run,) = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert (run["row"], run["seed"], run["frame_map"]) == ("dense", 0, [50.0])
+
+
 @pytest.mark.slow
 def test_a_run_alone_repeats_the_numbers_it_had_beside_another(tmp_path, monkeypatch):
     data = tmp_path / "data"
@@ -167,17 +195,13 @@ def test_a_run_alone_repeats_the_numbers_it_had_beside_another(tmp_path, monkeyp
 
 
 def test_what_is_kept_of_a_run():
-    step = {
-        "step": 1, "mean": 50.0, "localization_recall": 90.0, "errors": {"time": 1.0},
-        "per_class": [{"class": "walk", "ap": 50.0}],
-    }  # fmt: skip
     video = {kind: {"mean": {"0.5": 30.0}, "mean_50_95": 12.0} for kind in ("linked", "trimmed")}
-    metrics = {"steps": [step, step | {"mean": 60.0, "video": video}], "protocol": "ACT"}
+    metrics = {"steps": [STEP, STEP | {"mean": 60.0, "video": video}], "protocol": "ACT"}
     found = results.reduced(metrics)
     assert found["frame_map"] == [50.0, 60.0]
     assert found["per_class"] == [{"walk": 50.0}] * 2
     assert found["video_map"]["trimmed"] == {"0.5": 30.0, "0.5:0.95": 12.0}
-    assert "video_map" not in results.reduced({**metrics, "steps": [step]})
+    assert "video_map" not in results.reduced({**metrics, "steps": [STEP]})
 
 
 def test_overlaps_are_of_the_end_of_training():
