@@ -2,8 +2,8 @@
 
 `python -m input_pipeline.moving_actors --output DIR` renders real video files and their annotations
 in the native format. The eight classes are told apart by how a body moves over 18 to 30 frames, and
-four of them also by where it does so; most bodies travel about their own height in that time, so a
-fixed box loses them.
+four of them also by where it does so. Bodies of the other four travel most of their own height in
+that time, so a fixed box loses them.
 
 Videos have 96 to 120 frames. In each, one or two actors act once, for 50 to 90 frames, and idle
 before and after; in half of them another one only stands there. Within a split, every 16 videos

@@ -1,4 +1,4 @@
-"""The world behind the actors: textured ground, clutter, and a camera that drifts over it."""
+"""The world behind the actors: ground, clutter, a wall; and a camera that drifts over it."""
 
 from __future__ import annotations
 
