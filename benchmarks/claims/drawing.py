@@ -1,4 +1,4 @@
-"""The results as one picture: the paper's figures 4, 5 and 6, and its tables as bars."""
+"""The results as one picture: the paper's figures 4, 5 and 6, and its tables as curves and bars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from step_jax.replacing import replacing
 from step_jax.visualize.curves import curve_colors
 
 _DPI = 110
-_SIZE_IN = (11, 6.4)
+_SIZE_IN = (14, 6.4)
 _FIGURE_5 = {
     PLAIN: "K = 6",
     "fig5_k30": "K = 30",
@@ -44,7 +44,7 @@ _PROPOSALS = {4: "fig6b_m4", 11: PLAIN, 34: "fig6b_m34", 109: "fig6b_m109"}
 
 
 def draw(results: Results, speed: Mapping[str, Any] | None, path: str | os.PathLike) -> None:
-    """Six panels; those of rows that were not run are empty.
+    """Eight panels; those of rows that were not run are empty.
 
     Args:
       results: row -> runs.
@@ -53,13 +53,15 @@ def draw(results: Results, speed: Mapping[str, Any] | None, path: str | os.PathL
     """
     figure = Figure(_SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 3)
+    panels = figure.subplots(2, 4)
     _draw_steps(panels[0, 0], results, _TABLE_1A, title="Table 1a: S steps")
     _draw_steps(panels[0, 1], results, _FIGURE_5, title="Figure 5: temporal extension")
     _draw_steps(panels[0, 2], results, _SECTION_42, title="Section 4.2: without one technique")
-    _draw_bars(panels[1, 0], results, _TABLE_1B, title="Table 1b: modalities")
-    _draw_overlaps(panels[1, 1], results)
+    _draw_bars(panels[0, 3], results, _TABLE_1B, title="Table 1b: modalities")
+    _draw_overlaps(panels[1, 0], results)
+    _draw_speed(panels[1, 1], speed)
     _draw_proposals(panels[1, 2], results, speed)
+    _draw_tubes(panels[1, 3], results)
     for axes in panels.flat:
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
@@ -105,6 +107,35 @@ def _draw_overlaps(axes: Axes, results: Results) -> None:
     _finish(
         axes, "Figure 4: input proposals", x="IoU with the ground truth", y="share", legend=True
     )
+
+
+def _draw_speed(axes: Axes, speed: Mapping[str, Any] | None) -> None:
+    """Figure 6a: frames a second of detectors of more and more steps."""
+    kinds = {"steps": "K = 6", "extended": "extended"}
+    for color, (kind, name) in zip(curve_colors(len(kinds)), kinds.items(), strict=True):
+        if speed:
+            rates = [speed[f"{kind}_{steps}"]["frames_per_second"] for steps in (1, 2, 3, 4)]
+            axes.plot([1, 2, 3, 4], rates, color=color, label=name, marker="o", markersize=3)
+    _finish(axes, "Figure 6a: speed", x="steps", y="frames/s", legend=True)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MultipleLocator(1))
+
+
+def _draw_tubes(axes: Axes, results: Results) -> None:
+    """Tables 2 and 3: video-mAP over thresholds, of tubes as they are linked and trimmed."""
+    rows = {FULL: "three steps", "dense": "one step, dense"}
+    kinds = {"linked": "--", "trimmed": "-"}
+    for color, (row, name) in zip(curve_colors(len(rows)), rows.items(), strict=True):
+        for kind, line in kinds.items():
+            runs = [run["video_map"][kind] for run in results.get(row, ())]
+            if runs:
+                thresholds = sorted((one for one in runs[0] if ":" not in one), key=float)
+                means = [np.mean([run[one] for run in runs]) for one in thresholds]
+                axes.plot(
+                    [float(one) for one in thresholds], means, line, color=color,
+                    label=f"{name}, {kind}", linewidth=1.2,
+                )  # fmt: skip
+    _finish(axes, "Tables 2, 3: tubes", x="IoU threshold", y="video-mAP", legend=True)
 
 
 def _draw_proposals(axes: Axes, results: Results, speed: Mapping[str, Any] | None) -> None:

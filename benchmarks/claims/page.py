@@ -25,18 +25,21 @@ def main() -> None:
     runs = pathlib.Path("runs/claims")
     parser.add_argument("--results", type=pathlib.Path, default=runs / results.FILE)
     parser.add_argument("--speed", type=pathlib.Path, help="what benchmarks.claims.speed measured")
+    parser.add_argument("--checks", type=pathlib.Path, help="what benchmarks.claims.checks told")
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/claims.md"))
     arguments = parser.parse_args()
     found = _read(arguments.results)
     measured = _read(arguments.speed) if arguments.speed else None
     speed = measured["speed"] if measured else None
+    checks = _read(arguments.checks) if arguments.checks else None
     rows = results.by_row(found["runs"])
-    page = with_numbers(arguments.page.read_text("utf-8"), tables.page(rows, speed))
+    numbers = tables.page(rows, speed, checks)
+    page = with_numbers(arguments.page.read_text("utf-8"), numbers)
     write_text(arguments.page, page)
     picture = arguments.page.with_suffix(".png")
     drawing.draw(rows, speed, picture)
     kept = arguments.page.with_suffix(".json")
-    write_json(kept, {**found, "speed": measured})
+    write_json(kept, {**found, "speed": measured, "checks": checks})
     for path in (arguments.page, picture, kept):
         print(path)
 
@@ -52,7 +55,7 @@ def with_numbers(page: str, numbers: str) -> str:
 
 def _read(path: pathlib.Path) -> dict:
     if not path.exists():
-        raise InputError(f"{path}: missing; python -m benchmarks.claims writes it")
+        raise InputError(f"{path}: missing; docs/claims.md says what writes it")
     return json.loads(path.read_text("utf-8"))
 
 

@@ -11,7 +11,9 @@ from benchmarks.claims.matrix import FULL, PLAIN
 from benchmarks.claims.statements import (
     HOLDS,
     STATEMENTS,
+    Compared,
     Judged,
+    OverlapMean,
     Results,
     judge,
     mean_and_deviation,
@@ -20,6 +22,7 @@ from benchmarks.claims.statements import (
 _NONE = "-"
 _STEPS = 4  # at most
 _VIDEO_THRESHOLDS = ("0.05", "0.1", "0.2", "0.5", "0.5:0.95")
+_FINER_THRESHOLDS = ("0.3", "0.5", "0.6", "0.7")
 _NAMES = {
     FULL: "anticipation, 6 → 18 → 30",
     PLAIN: "K = 6, not extended",
@@ -31,18 +34,25 @@ _NAMES = {
 }
 
 
-def page(results: Results, speed: Mapping[str, Any] | None) -> str:
-    """All of it, below one another. speed: what `speed.measure` told, if it was measured."""
+def page(
+    results: Results, speed: Mapping[str, Any] | None, checks: Mapping[str, Any] | None = None
+) -> str:
+    """All of it, below one another.
+
+    speed: what `speed.measure` told, if it was measured. checks: row -> what `checks` told.
+    """
     parts = [
         statements_table([judge(one, results) for one in STATEMENTS]),
         _titled("Table 1a: frame-mAP with S steps", table_1a(results)),
-        _titled("Figure 5: temporal extension", by_step(results, _FIGURE_5)),
+        _titled("Figure 5: temporal extension", figure_5(results)),
         _titled("Table 1b: modalities", table_1b(results)),
-        _titled("Section 4.2: one technique removed at a time", by_step(results, _SECTION_42)),
+        _titled("Section 4.2: one technique removed at a time", section_42(results)),
         _titled("Figure 4: overlap of the input proposals", overlap_table(results)),
         _titled("Figure 6: speed, and the number of proposals", figure_6(results, speed)),
         _titled("Tables 2 and 3: against a dense set of proposals", table_2(results)),
     ]
+    if checks:
+        parts.append(_titled("How the rows are trained", checked(checks)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,9 +87,11 @@ def statements_table(judged: Sequence[Judged]) -> str:
     return f"{holding} of {len(counted)} statements hold.\n\n{table(header, rows)}"
 
 
-def _compared(one) -> str:
+def _compared(one: Compared) -> str:
     more, less = one.comparison
-    return f"{more.text} {_shown(*one.more)}, {less.text} {_shown(*one.less)}: {one.verdict}"
+    digits = 3 if isinstance(more, OverlapMean) else 1
+    first, second = _shown(*one.more, digits=digits), _shown(*one.less, digits=digits)
+    return f"{more.text} **{first}**, {less.text} **{second}**: {one.verdict}"
 
 
 def table_1a(results: Results) -> str:
@@ -95,9 +107,39 @@ def table_1b(results: Results) -> str:
     return table(["", "frame-mAP"], [[name, _last(results, row)] for name, row in names.items()])
 
 
+def figure_5(results: Results) -> str:
+    parts = [by_step(results, _FIGURE_5), by_class(results, _FIGURE_5)]
+    rows = [[_name(row), *_video(results, row, "trimmed", _FINER_THRESHOLDS)] for row in _FIGURE_5]
+    header = ["trimmed tubes", *(f"video-mAP {one}" for one in _FINER_THRESHOLDS)]
+    return "\n\n".join([*parts, table(header, rows)])
+
+
+def section_42(results: Results) -> str:
+    return f"{by_step(results, _SECTION_42)}\n\n{by_class(results, _SECTION_42)}"
+
+
+def by_class(results: Results, rows: Iterable[str]) -> str:
+    """Average precision of each class after the last step, means; "" before the first run."""
+    found = {row: [run["per_class"][-1] for run in results.get(row, ())] for row in rows}
+    classes = [*next((runs[0] for runs in found.values() if runs), ())]
+    if not classes:
+        return ""
+    told = []
+    for row, runs in found.items():
+        cells = [_NONE] * len(classes)
+        if runs:
+            cells = [f"{np.mean([run[name] for run in runs]):.1f}" for name in classes]
+        told.append([_name(row), *cells])
+    return table(["AP of the last step", *classes], told)
+
+
+def _name(row: str) -> str:
+    return _NAMES.get(row, row.replace("_", " "))
+
+
 def by_step(results: Results, rows: Iterable[str]) -> str:
     """Frame-mAP after each of three steps."""
-    told = [[_NAMES.get(row, row.replace("_", " ")), *_steps(results, row)[:3]] for row in rows]
+    told = [[_name(row), *_steps(results, row)[:3]] for row in rows]
     return table(["", "step 1", "step 2", "step 3"], told)
 
 
@@ -141,6 +183,49 @@ def table_2(results: Results) -> str:
     return table(header, rows)
 
 
+def checked(checks: Mapping[str, Any]) -> str:
+    """What `checks` told, of each row and step."""
+    return f"{samples_table(checks)}\n\n{gradients_table(checks)}"
+
+
+def samples_table(checks: Mapping[str, Any]) -> str:
+    rows = []
+    for row, found in checks.items():
+        for number, step in enumerate(found["steps"], start=1):
+            numbers = {
+                "positives": f"{step['positives']:.1f}",
+                "negatives": f"{step['negatives']:.1f}",
+                "tubes with a positive": f"{step['tubes_with_positive']:.1%}",
+                "score of drawn negatives : of all": (
+                    f"{step['negative_score'] / step['other_score']:.2f}"
+                ),
+                "IoU of known frames": f"{step['overlap']:.2f}",
+                "of added frames": (
+                    f"{step['overlap_added']:.2f}" if "overlap_added" in step else _NONE
+                ),
+            }
+            rows.append({"": _name(row), "step": str(number), **numbers})
+    return table([*rows[0]], [[*row.values()] for row in rows])
+
+
+def gradients_table(checks: Mapping[str, Any]) -> str:
+    """Norms; the parts of the detector that a loss does not reach have 0."""
+    found = [own for row in checks.values() for own in row["gradients"].values()]
+    parts = sorted({part for own in found for part in own})
+    rows = [
+        [_name(row), loss.replace("_", ", step "), *(_norm(own.get(part)) for part in parts)]
+        for row, found in checks.items()
+        for loss, own in found["gradients"].items()
+    ]
+    return table(["", "gradient of", *parts], rows)
+
+
+def _norm(value: float | None) -> str:
+    if value is None:
+        return _NONE
+    return f"{value:.2f}" if value else "0"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -161,13 +246,15 @@ def _last(results: Results, row: str) -> str:
     return _shown(*mean_and_deviation(np.array([run["frame_map"][-1] for run in runs])))
 
 
-def _video(results: Results, row: str, kind: str) -> list[str]:
+def _video(
+    results: Results, row: str, kind: str, thresholds: Sequence[str] = _VIDEO_THRESHOLDS
+) -> list[str]:
     runs = [run for run in results.get(row, ()) if "video_map" in run]
     if not runs:
-        return [_NONE] * len(_VIDEO_THRESHOLDS)
+        return [_NONE] * len(thresholds)
     return [
         _shown(*mean_and_deviation(np.array([run["video_map"][kind][name] for run in runs])))
-        for name in _VIDEO_THRESHOLDS
+        for name in thresholds
     ]
 
 

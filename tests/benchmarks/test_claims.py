@@ -323,6 +323,9 @@ def test_examples_are_the_best_of_each_kind_of_different_videos():
 # --- the page -------------------------------------------------------------------------------------
 
 
+VIDEO_THRESHOLDS = ("0.05", "0.1", "0.2", "0.3", "0.5", "0.6", "0.7", "0.5:0.95")
+
+
 def everything(seeds):
     """Made-up runs of all rows, of which each later one is better."""
     made = {}
@@ -335,8 +338,9 @@ def everything(seeds):
                 "frame_map": [place + 10.0 * step + seed for step in range(1, steps + 1)],
                 "overlap": [0.2, 0.3, 0.4],
                 "overlap_histogram": [[0.5, 0.5, 0]] * 3,
+                "per_class": [{"walk": place + 0.5, "hop": 2.0 * seed}] * steps,
                 "video_map": {
-                    kind: dict.fromkeys(("0.05", "0.1", "0.2", "0.5", "0.5:0.95"), 40.0 + seed)
+                    kind: dict.fromkeys(VIDEO_THRESHOLDS, 40.0 + seed)
                     for kind in ("linked", "trimmed")
                 },
             }
@@ -355,6 +359,7 @@ def test_tables_have_means_and_deviations():
     assert "| 109 |" in text
     assert text.count("123") == 4 + 2 * 4
     assert "41.0 ± 1.0" in text
+    assert f"| K = 30, not extended | {list(matrix.ROWS).index('fig5_k30')}.5 | 2.0 |" in text
     verdicts = [judge(one, everything(3)).verdict for one in STATEMENTS if one.counted]
     assert f"{verdicts.count(HOLDS)} of 12 statements hold" in text
 
@@ -363,6 +368,29 @@ def test_tables_of_nothing_are_empty():
     text = tables.page({}, None)
     assert "0 of 12 statements hold" in text
     assert "±" not in text
+
+
+CHECKS = {
+    matrix.FULL: {
+        "steps": [
+            {"positives": 3.0, "negatives": 2.0, "tubes_with_positive": 0.975,
+             "negative_score": 0.3, "other_score": 0.2, "overlap": 0.4},
+            {"positives": 3.0, "negatives": 2.0, "tubes_with_positive": 1.0,
+             "negative_score": 0.3, "other_score": 0.2, "overlap": 0.6, "overlap_added": 0.5},
+        ],
+        "gradients": {"classification_1": {"backbone": 0.25, "heads_0": 0.5, "heads_1": 0.0}},
+    },
+    "dense": {"steps": [], "gradients": {"classification_1": {"backbone": 0.2, "heads_0": 0.1}}},
+}  # fmt: skip
+
+
+def test_tables_tell_what_was_checked():
+    text = tables.page(everything(3), None, CHECKS)
+    name = "anticipation, 6 → 18 → 30"
+    assert f"| {name} | 1 | 3.0 | 2.0 | 97.5% | 1.50 | 0.40 | - |" in text
+    assert f"| {name} | 2 | 3.0 | 2.0 | 100.0% | 1.50 | 0.60 | 0.50 |" in text
+    assert f"| {name} | classification, step 1 | 0.25 | 0.50 | 0 |" in text
+    assert "| dense | classification, step 1 | 0.20 | 0.10 | - |" in text
 
 
 def test_the_page_keeps_what_is_written_by_hand():
@@ -388,14 +416,17 @@ def test_results_and_page_go_through_files(tmp_path, monkeypatch, capsys):
     found = {"runs": [run for own in everything(2).values() for run in own]}
     (tmp_path / "results.json").write_text(json.dumps(found))
     (tmp_path / "speed.json").write_text(json.dumps({"machine": {}, "speed": SPEED}))
+    (tmp_path / "checks.json").write_text(json.dumps(CHECKS))
     (tmp_path / "claims.md").write_text(f"{page._BEGIN}\n{page._END}")
     monkeypatch.setattr(
         sys, "argv",
         ["page", f"--results={tmp_path / 'results.json'}", f"--speed={tmp_path / 'speed.json'}",
-         f"--page={tmp_path / 'claims.md'}"],
+         f"--checks={tmp_path / 'checks.json'}", f"--page={tmp_path / 'claims.md'}"],
     )  # fmt: skip
     page.main()
     assert "of 12 statements hold" in (tmp_path / "claims.md").read_text()
-    assert json.loads((tmp_path / "claims.json").read_text())["runs"] == found["runs"]
+    kept = json.loads((tmp_path / "claims.json").read_text())
+    assert kept["runs"] == found["runs"]
+    assert kept["checks"] == CHECKS
     assert (tmp_path / "claims.png").exists()
     assert len(capsys.readouterr().out.splitlines()) == 3
