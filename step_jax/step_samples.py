@@ -14,7 +14,6 @@ from step_jax.training_targets import Targets
 
 Array = jax.Array
 PyTree = Any
-PyTree = object
 SumCount = tuple[Array, Array]
 
 HISTOGRAM_BINS = 10
