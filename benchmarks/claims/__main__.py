@@ -20,6 +20,7 @@ import tqdm
 from benchmarks import machine
 from benchmarks.claims import matrix, preparation, results
 from benchmarks.claims.runs import Run, Runner, planned
+from configs import moving_actors
 from step_jax.cli import run_command
 from step_jax.errors import InputError
 from step_jax.files import write_json
@@ -103,6 +104,7 @@ def write_results(arguments: argparse.Namespace, scale: matrix.Scale, runner: Ru
             "scale": scale.name,
             "machine": machine.describe(),
             "records": runner.data.digest,
+            "preset": moving_actors.get_config().to_dict(),
             "rows": {row: scale.changes_of(row) for row in matrix.ROWS},
             "fusions": matrix.FUSIONS,
             "runs": results.collect(runner, everything),

@@ -81,7 +81,7 @@ class Runner:
     ):
         self._scale, self._output, self.data = scale, output, data
         self.together = together or scale.together
-        self._stop = threading.Event()
+        self._stop, self._starting = threading.Event(), threading.Lock()
         self._running: set[subprocess.Popen] = set()
 
     def folder(self, run: Run) -> pathlib.Path:
@@ -201,23 +201,26 @@ class Runner:
             command = [*pinned, *command]
         log = self.folder(run) / "log.txt"
         with log.open("a") as file:
-            if self._stop.is_set():
-                raise InputError(f"{run.name}: ended with the others; the same command continues")
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-            self._running.add(process)
+            with self._starting:  # or what starts while all are ended would go on
+                if self._stop.is_set():
+                    raise InputError(_ended(run))
+                process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+                self._running.add(process)
             try:
                 status = process.wait()
             finally:
                 self._running.discard(process)
         if self._stop.is_set():
-            raise InputError(f"{run.name}: ended with the others; the same command continues")
+            raise InputError(_ended(run))
         if status:
             raise InputError(f"{run.name}: ended with exit status {status}; see {log}")
 
     def _end_all(self) -> None:
         """However this ends, no run outlives it; trainings save what they have."""
-        self._stop.set()
-        for process in list(self._running):
+        with self._starting:
+            self._stop.set()
+            running = list(self._running)
+        for process in running:
             process.terminate()
 
     def _identity(self, run: Run) -> str:
@@ -227,3 +230,7 @@ class Runner:
             of_row = config.get_config(f"{self._scale.name}/{row}")
             told.append(of_row.to_json_best_effort(sort_keys=True))
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _ended(run: Run) -> str:
+    return f"{run.name}: ended with the others; the same command continues"

@@ -1,11 +1,16 @@
 """`benchmarks.claims`: what is planned, kept, compared and told."""
 
 import json
+import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from benchmarks import configuration
 from benchmarks.claims import __main__ as claims
 from benchmarks.claims import config, drawing, examples, matrix, page, results, runs, speed, tables
 from benchmarks.claims.runs import Data, Run, Runner
@@ -146,6 +151,22 @@ def test_a_failing_run_ends_the_others(tmp_path):
     assert not runner.folder(Run("fig5_mean", 0)).joinpath("done.json").exists()
 
 
+def test_a_run_that_starts_while_others_are_ended_is_ended_too(tmp_path, monkeypatch):
+    script = "import sys, time; time.sleep(4); open(sys.argv[1] + '/went_on', 'w').close()"
+    runner = ScriptedRunner(tmp_path, script=script, together=1)
+    start = subprocess.Popen
+
+    def ended_meanwhile(*arguments, **options):
+        threading.Thread(target=runner._end_all).start()
+        time.sleep(0.3)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", ended_meanwhile)
+    with pytest.raises(InputError, match="dense/seed0: ended with the others"):
+        list(runner.make([Run("dense", 0)]))
+    assert not (runner.folder(Run("dense", 0)) / "went_on").exists()
+
+
 STEP = {
     "step": 1, "mean": 50.0, "localization_recall": 90.0, "errors": {"time": 1.0},
     "per_class": [{"class": "walk", "ap": 50.0}],
@@ -170,8 +191,12 @@ def test_an_interrupted_call_leaves_the_results_of_what_is_finished(tmp_path, mo
     )
     with pytest.raises(KeyboardInterrupt):
         claims.main()
-    (run,) = json.loads((tmp_path / "results.json").read_text())["runs"]
+    told = json.loads((tmp_path / "results.json").read_text())
+    (run,) = told["runs"]
     assert (run["row"], run["seed"], run["frame_map"]) == ("dense", 0, [50.0])
+    whole = configuration.changed(ConfigDict(told["preset"]), told["rows"]["dense"])
+    expected = config.get_config("smoke/dense").to_json_best_effort()
+    assert json.loads(whole.to_json_best_effort()) == json.loads(expected)
 
 
 @pytest.mark.slow
@@ -357,7 +382,7 @@ def test_tables_have_means_and_deviations():
     place = list(matrix.ROWS).index("table1a_s2")
     assert f"| S = 2 | {place + 11}.0 ± 1.0 | {place + 21}.0 ± 1.0 | - | - |" in text
     assert "| 109 |" in text
-    assert text.count("123") == 4 + 2 * 4
+    assert text.count("123") == 4 + 2 * 4 + 3 * 2
     assert "41.0 ± 1.0" in text
     assert f"| K = 30, not extended | {list(matrix.ROWS).index('fig5_k30')}.5 | 2.0 |" in text
     verdicts = [judge(one, everything(3)).verdict for one in STATEMENTS if one.counted]
