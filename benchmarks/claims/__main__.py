@@ -30,7 +30,7 @@ from step_jax.folder_lock import locked_folder
 def main() -> None:
     arguments = parse_arguments()
     scale = matrix.SCALES[arguments.scale]
-    runs = planned(arguments.only or [*matrix.ROWS, *matrix.FUSIONS], arguments.seeds)
+    runs = planned(arguments.only or [*matrix.ROWS, *matrix.DERIVED], arguments.seeds)
     signal.signal(signal.SIGTERM, _interrupt)
     with locked_folder(arguments.output):
         data = preparation.prepare(scale, arguments.data or arguments.output / "data")
@@ -97,7 +97,7 @@ def seconds_left(known: dict[Run, float], left: list[Run]) -> float:
 
 def write_results(arguments: argparse.Namespace, scale: matrix.Scale, runner: Runner) -> None:
     """Of all finished runs that are in the folder, those of earlier calls too."""
-    everything = planned([*matrix.ROWS, *matrix.FUSIONS], seeds=_MOST_SEEDS)
+    everything = planned([*matrix.ROWS, *matrix.DERIVED], seeds=_MOST_SEEDS)
     write_json(
         arguments.output / results.FILE,
         {
@@ -107,6 +107,7 @@ def write_results(arguments: argparse.Namespace, scale: matrix.Scale, runner: Ru
             "preset": moving_actors.get_config().to_dict(),
             "rows": {row: scale.changes_of(row) for row in matrix.ROWS},
             "fusions": matrix.FUSIONS,
+            "thinned": matrix.THINNED,
             "runs": results.collect(runner, everything),
         },
     )

@@ -24,6 +24,7 @@ import optax
 import tqdm
 
 from benchmarks.claims import config, matrix
+from benchmarks.claims.preparation import ANNOTATIONS
 from benchmarks.claims.runs import Run
 from step_jax import boxes as box_ops
 from step_jax import detector_loss, proposals, sampling, step_samples, training_targets
@@ -35,6 +36,7 @@ from step_jax.inference import Predictor, load_predictor
 from step_jax.loss_options import LossOptions
 from step_jax.models.step import StepDetector, StepPlan
 from step_jax.training_targets import Targets
+from step_jax.tree_paths import by_path
 from step_jax.visualize.shot import read_shot
 
 Array = jax.Array
@@ -48,11 +50,17 @@ _DRAWS = 8  # times that the samples of a window are drawn
 
 
 class Trained(NamedTuple):
-    """A row's detector and how it was trained. tubes: `[M, K, 4]`, its initial ones."""
+    """A row's detector and how it was trained.
+
+    Attributes:
+      tubes: `[M, K, 4]`, its initial ones.
+      max_tubes: that ground truth is padded to.
+    """
 
     predictor: Predictor
     options: LossOptions
     tubes: np.ndarray
+    max_tubes: int
 
     @property
     def detector(self) -> StepDetector:
@@ -69,12 +77,15 @@ def main() -> None:
     parser.add_argument("--data", type=pathlib.Path, help="of the benchmark (OUTPUT/data)")
     arguments = parser.parse_args()
     data = arguments.data or arguments.output / "data"
-    annotations = read_native(data / "moving_actors" / "annotations.json")
+    annotations = read_native(data / ANNOTATIONS)
     found = {}
     for row in arguments.rows.split(","):
-        trained = load(arguments.output / "runs" / Run(row, 0).name, f"{arguments.scale}/{row}")
-        batches = list(tqdm.tqdm(read_batches(annotations, trained.predictor), desc=row))
-        found[row] = {"gradients": gradients(trained, batches[0]), "steps": steps(trained, batches)}
+        trained = load(Run(row, 0).folder(arguments.output), f"{arguments.scale}/{row}")
+        batches = list(tqdm.tqdm(read_batches(annotations, trained), desc=row))
+        norms, unreached = gradients(trained, batches[0])
+        found[row] = {
+            "gradients": norms, "unreached": unreached, "steps": steps(trained, batches),
+        }  # fmt: skip
         write_json(arguments.output / FILE, found)
     print(arguments.output / FILE)
 
@@ -89,30 +100,35 @@ def load(workdir: pathlib.Path, name: str) -> Trained:
     tubes = proposals.initial_tubes(
         predictor.proposals, num_frames=predictor.detector.plan.chunk, height=side, width=side
     )
-    return Trained(predictor, LossOptions(**own.loss.to_dict()), tubes)
+    return Trained(predictor, LossOptions(**own.loss.to_dict()), tubes, own.data.max_tubes)
 
 
-def read_batches(annotations: Annotations, predictor: Predictor) -> Iterator[Batch]:
+def read_batches(annotations: Annotations, trained: Trained) -> Iterator[Batch]:
     """What training would be fed of the test videos' windows."""
     videos = [video for video in annotations.videos if video.split == "test"]
     for first in range(0, len(videos) - len(videos) % _BATCH, _BATCH):
         examples = [
-            _example(annotations, video, predictor) for video in videos[first : first + _BATCH]
+            _example(annotations, video, trained) for video in videos[first : first + _BATCH]
         ]
         yield {key: np.stack([one[key] for one in examples]) for key in examples[0]}
 
 
-def _example(annotations: Annotations, video: Video, predictor: Predictor) -> Batch:
+def _example(annotations: Annotations, video: Video, trained: Trained) -> Batch:
+    predictor = trained.predictor
     middle = int(np.median(video.tubes[0].frames))
     path = pathlib.Path(annotations.video_path(video))
     shot = read_shot(path, predictor, start=middle - predictor.clip_frames // 2)
     before = (predictor.input_frames - predictor.clip_frames) // 2
-    return {"clips": shot.clip, **targets(video, predictor, first=shot.start - before)}
+    return {"clips": shot.clip, **targets(video, trained, first=shot.start - before)}
 
 
-def targets(video: Video, predictor: Predictor, *, first: int) -> Batch:
-    """The video's tubes in the window that begins at frame `first`, in input pixels."""
-    length, number = predictor.input_frames, _MOST_TUBES
+def targets(video: Video, trained: Trained, *, first: int) -> Batch:
+    """The video's tubes in the window that begins at frame `first`, in input pixels.
+
+    As in training, those that act in the whole target clip are there to be found.
+    """
+    predictor, number = trained.predictor, trained.max_tubes
+    length = predictor.input_frames
     found = {
         "boxes": np.zeros((number, length, 4), np.float32),
         "box_mask": np.zeros((number, length), bool),
@@ -125,15 +141,15 @@ def targets(video: Video, predictor: Predictor, *, first: int) -> Batch:
         found["box_mask"][place, tube.frames[inside] - first] = True
         found["labels"][place, list(tube.labels)] = 1
     start = (length - predictor.clip_frames) // 2
-    acts = found["box_mask"][:, start : start + predictor.clip_frames].any(axis=1)
+    acts = found["box_mask"][:, start : start + predictor.clip_frames].all(axis=1)
     return {**found, "tube_mask": acts}
 
 
-_MOST_TUBES = 4  # `data.max_tubes`
+def gradients(trained: Trained, batch: Batch) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Norms of the gradient, and the parameters that no loss reaches.
 
-
-def gradients(trained: Trained, batch: Batch) -> dict[str, dict[str, float]]:
-    """Norms of the gradient: loss and step -> part of the detector -> norm."""
+    The norms are loss and step -> part of the detector -> norm.
+    """
     variables = dict(trained.predictor.variables)
     params = variables.pop("params")
 
@@ -151,11 +167,12 @@ def gradients(trained: Trained, batch: Batch) -> dict[str, dict[str, float]]:
         kept = {name: (found[name][0] * chosen[names.index(name)], counts[name]) for name in names}
         return detector_loss.weighted_loss(kept, counts, trained.options)
 
-    found = {}
+    found, reached = {}, set()
     for name, chosen in zip(names, np.eye(len(names), dtype=np.float32), strict=True):
         own = gradient(params, chosen)
         found[name] = {part: float(optax.tree.norm(leaves)) for part, leaves in own.items()}
-    return found
+        reached |= {path for path, leaf in by_path(own).items() if np.any(leaf)}
+    return found, sorted(by_path(params).keys() - reached)
 
 
 def _terms(trained: Trained, variables: PyTree, batch: Batch) -> detector_loss.Terms:
@@ -174,7 +191,7 @@ def _terms(trained: Trained, variables: PyTree, batch: Batch) -> detector_loss.T
 def steps(trained: Trained, batches: Sequence[Batch]) -> list[dict[str, float]]:
     """Of each step, over all windows and _DRAWS draws of samples.
 
-    positives, negatives: samples of a window.
+    positives, negatives: samples of a window; pool: proposals that negatives are drawn from.
     tubes_with_positive: share of the ground-truth tubes that have one.
     negative_score: mean of the drawn negatives; other_score: of all that they are drawn from.
     overlap: mean IoU of each ground-truth tube with its best input, over the frames that there
@@ -195,10 +212,8 @@ def steps(trained: Trained, batches: Sequence[Batch]) -> list[dict[str, float]]:
 def _look(trained: Trained, batch: Batch, key: Array) -> list[dict[str, SumCount]]:
     """What `steps` tells, of a batch, as sums and counts."""
     detector, options, variables = trained.detector, trained.options, trained.predictor.variables
-    wanted, real = (
-        detector_loss.loss_targets(detector, batch, options),
-        detector_loss.example_mask(batch),
-    )
+    wanted = detector_loss.loss_targets(detector, batch, options)
+    real = detector_loss.example_mask(batch)
     clips = detector_loss.normalise_clips(batch["clips"])
     features, _ = detector_loss.training_features(detector, variables, clips)
     candidates = step_samples.infer_candidates(
@@ -236,7 +251,7 @@ def with_positive(samples: sampling.Samples, tube_mask: Array) -> SumCount:
 def negative_scores(
     samples: sampling.Samples, scores: Array, overlaps: Array, tube_mask: Array, threshold: float
 ) -> dict[str, SumCount]:
-    """Mean scores of a clip's drawn negatives, and of all that could have been drawn."""
+    """Mean scores of a clip's drawn negatives, and of all that could have been: the pool."""
     masked = jnp.where(tube_mask[..., None], overlaps, -1.0)
     claimed = jax.vmap(sampling.claim_proposals)(masked) >= 0
     allowed = ~(claimed | (masked.max(axis=1) > threshold))
@@ -244,6 +259,7 @@ def negative_scores(
     has = samples.negative.any(axis=1)
     clips = has.sum(dtype=jnp.float32)
     return {
+        "pool": (jnp.where(has, allowed.sum(axis=1), 0).sum(dtype=jnp.float32), clips),
         "negative_score": (jnp.where(has, _mean(drawn, samples.negative), 0).sum(), clips),
         "other_score": (jnp.where(has, _mean(scores, allowed), 0).sum(), clips),
     }

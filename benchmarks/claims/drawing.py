@@ -12,35 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from benchmarks.claims.matrix import FULL, PLAIN
+from benchmarks.claims.layout import FIGURE_5, PROPOSALS, SECTION_42, TABLE_1A, TABLE_1B
+from benchmarks.claims.matrix import FULL
 from benchmarks.claims.statements import Results
 from step_jax.replacing import replacing
 from step_jax.visualize.curves import curve_colors
 
 _DPI = 110
 _SIZE_IN = (14, 6.4)
-_FIGURE_5 = {
-    PLAIN: "K = 6",
-    "fig5_k30": "K = 30",
-    "fig5_mean": "mean box",
-    "fig5_extrapolate": "extrapolation",
-    FULL: "anticipation",
-}
-_TABLE_1A = {f"table1a_s{steps}": f"S = {steps}" for steps in (1, 2, 3, 4)}
-_SECTION_42 = {
-    FULL: "all",
-    "without_scene_context": "no context",
-    "without_hard_sampling": "no hard sampling",
-    "without_rising_thresholds": "one threshold",
-}
-_TABLE_1B = {
-    FULL: "RGB",
-    "table1b_flow": "flow",
-    "late": "late",
-    "table1b_early": "early",
-    "hybrid": "hybrid",
-}
-_PROPOSALS = {4: "fig6b_m4", 11: PLAIN, 34: "fig6b_m34", 109: "fig6b_m109"}
 
 
 def draw(results: Results, speed: Mapping[str, Any] | None, path: str | os.PathLike) -> None:
@@ -54,10 +33,10 @@ def draw(results: Results, speed: Mapping[str, Any] | None, path: str | os.PathL
     figure = Figure(_SIZE_IN, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 4)
-    _draw_steps(panels[0, 0], results, _TABLE_1A, title="Table 1a: S steps")
-    _draw_steps(panels[0, 1], results, _FIGURE_5, title="Figure 5: temporal extension")
-    _draw_steps(panels[0, 2], results, _SECTION_42, title="Section 4.2: without one technique")
-    _draw_bars(panels[0, 3], results, _TABLE_1B, title="Table 1b: modalities")
+    _draw_steps(panels[0, 0], results, TABLE_1A, title="Table 1a: S steps")
+    _draw_steps(panels[0, 1], results, FIGURE_5, title="Figure 5: temporal extension")
+    _draw_steps(panels[0, 2], results, SECTION_42, title="Section 4.2: without one technique")
+    _draw_bars(panels[0, 3], results, TABLE_1B, title="Table 1b: modalities")
     _draw_overlaps(panels[1, 0], results)
     _draw_speed(panels[1, 1], speed)
     _draw_proposals(panels[1, 2], results, speed)
@@ -140,7 +119,7 @@ def _draw_tubes(axes: Axes, results: Results) -> None:
 
 def _draw_proposals(axes: Axes, results: Results, speed: Mapping[str, Any] | None) -> None:
     """Figure 6b: frame-mAP as points, frames a second as bars."""
-    for place, row in enumerate(_PROPOSALS.values()):
+    for place, row in enumerate(PROPOSALS.values()):
         runs = results.get(row, ())
         if runs:
             values = np.array([run["frame_map"][-1] for run in runs])
@@ -149,12 +128,12 @@ def _draw_proposals(axes: Axes, results: Results, speed: Mapping[str, Any] | Non
                 capsize=3,
             )  # fmt: skip
     if speed:
-        rates = [speed[f"proposals_{number}"]["frames_per_second"] for number in _PROPOSALS]
+        rates = [speed[f"proposals_{number}"]["frames_per_second"] for number in PROPOSALS]
         other = axes.twinx()
         other.bar(range(len(rates)), rates, color="tab:blue", alpha=0.35, width=0.6)
         other.set_ylabel("frames/s (bars)", fontsize=7)
         other.tick_params(labelsize=7)
-    axes.set_xticks(range(len(_PROPOSALS)), _PROPOSALS)
+    axes.set_xticks(range(len(PROPOSALS)), PROPOSALS)
     _finish(axes, "Figure 6b: proposals", x="M", y="frame-mAP (points)")
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.claims import matrix
+from benchmarks.claims.preparation import ANNOTATIONS
 from benchmarks.claims.runs import SPLIT, Run
 from step_jax import evaluations, run_folder
 from step_jax.annotations import Annotations, Video, read_native
@@ -64,8 +65,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2, help="windows of each kind (2)")
     arguments = parser.parse_args()
     data = arguments.data or arguments.output / "data"
-    annotations = read_native(data / "moving_actors" / "annotations.json")
-    workdir = arguments.output / "runs" / Run(matrix.FULL, 0).name
+    annotations = read_native(data / ANNOTATIONS)
+    workdir = Run(matrix.FULL, 0).folder(arguments.output)
     step = run_folder.finished_step(workdir)
     table = evaluations.folder(workdir, split=SPLIT, step=step) / "tubelets.parquet"
     chosen = choose(find(table, annotations), arguments.count)

@@ -20,7 +20,14 @@ FLOW_FRAMES = 5  # flow images that a frame reads (Section 4.1)
 # A dense set for a detector of one step (our choice): squares as in Figure 2, of six sizes, (1 /
 # side, overlap). 81 + 121 + 169 + 169 + 196 + 256 = 992.
 DENSE = ((2, 7 / 8), (3, 0.8), (4, 0.75), (5, 0.6875), (6, 0.616), (8, 0.54))
-DENSE_THRESHOLD = 0.5  # from which an anchor is positive in detectors of one step
+# It learns as detectors of one step do: positive from this overlap on, three negatives to each, all
+# with the same chance. By their overlaps (Section 3.4) those on the ground would hardly be drawn.
+_DENSE_LOSS: Changes = {
+    "loss.thresholds": (0.5,),
+    "loss.max_positives": 32,
+    "loss.negatives_per_positive": 3,
+    "loss.negative_weights": "uniform",
+}
 
 FULL = "fig5_anticipate"  # the whole method: three steps, extended by anticipation
 PLAIN = "table1a_s3"  # three steps without temporal extension
@@ -59,14 +66,22 @@ ROWS: dict[str, Changes] = {
     "fig6b_m4": {**_ucf(PLAIN), "proposals": ((2, 0),)},
     "fig6b_m34": _ucf("fig6b_m34"),
     "fig6b_m109": _ucf("fig6b_m109"),
-    "dense": {**_ucf("table1a_s1"), "proposals": DENSE, "loss.thresholds": (DENSE_THRESHOLD,)},
+    "dense": {**_ucf("table1a_s1"), "proposals": DENSE, **_DENSE_LOSS},
+    # Of 11 proposals most that are no positives are drawn anyway; of 34 there is a choice.
+    "m34_without_hard_sampling": {**_ucf("fig6b_m34"), **_ucf("without_hard_sampling")},
 }
 
-# Lines that are no training of their own: the rows whose tubelets are fused (Section 3.5).
+# Lines that are no training of their own: the rows whose tubelets are fused (Section 3.5) ...
 FUSIONS: dict[str, tuple[str, ...]] = {
     "late": (FULL, "table1b_flow"),
     "hybrid": ("table1b_early", FULL, "table1b_flow"),
 }
+# ... and the row of which each so many-th frame's window alone is kept. At a stride of 5 a frame is
+# in 1.2 windows of 6 frames, and in as many of 30 at one of 25.
+THINNED: dict[str, tuple[str, int]] = {"fig5_k30_thinned": ("fig5_k30", 25)}
+
+# Each of them -> the rows that it is made of.
+DERIVED: dict[str, tuple[str, ...]] = FUSIONS | {name: (row,) for name, (row, _) in THINNED.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +125,9 @@ SCALES = {
         changes={**_MEASURED, "train.steps": 4, "train.log_every_steps": 2, "eval.batch_size": 32},
         together=2,
     ),
-    # Of two CPU cores: three seeds of all rows in four hours. A training sees each video once, so
-    # that it cannot learn by heart what was where. One clip an update: four, with twice the rate,
-    # were as far in the training loss after as many clips, and behind on the test videos.
+    # Of two CPU cores: three seeds of all rows in four hours. A training sees each video about once
+    # and cannot learn by heart what was where. One clip an update: four, with twice the rate, were
+    # as far in the training loss after as many clips, and behind on the test videos.
     "small": Scale(
         "small",
         size=96,

@@ -11,6 +11,8 @@ from benchmarks.claims.runs import Data
 from input_pipeline import records
 from step_jax.errors import InputError
 
+ANNOTATIONS = pathlib.Path("moving_actors", "annotations.json")  # in the folder of the data
+
 # So that the longest window of all rows lies in a record: 30 frames that start in its core, and 18
 # before and 23 after those of a fourth extension.
 _HALO_BEFORE, _HALO_AFTER = 18, 29
@@ -18,8 +20,8 @@ _HALO_BEFORE, _HALO_AFTER = 18, 29
 
 def prepare(scale: Scale, folder: pathlib.Path) -> Data:
     """Makes what is missing. Raises InputError where a command fails, after what it says."""
-    videos, flow, made = folder / "moving_actors", folder / "flow", folder / "records"
-    annotations = videos / "annotations.json"
+    annotations, flow, made = folder / ANNOTATIONS, folder / "flow", folder / "records"
+    videos = annotations.parent
     train, test = scale.videos
     if not (made / "records.json").exists():
         _call(

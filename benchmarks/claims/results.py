@@ -52,7 +52,8 @@ def reduced(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def overlaps(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How much the input proposals of each step overlap the ground truth, as training ends.
 
-    "overlap_histogram" [steps][bins] has the shares of Figure 4, "overlap" [steps] their means.
+    "overlap_histogram" [steps][bins] has the shares of Figure 4, "overlap" [steps] their means, of
+    which each bin counts as its middle.
     """
     last = log[-max(1, round(_LAST_SHARE * len(log))) :]
     steps = sum(key.startswith("overlap_histogram_") for key in last[-1])
@@ -69,7 +70,7 @@ def overlaps(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def by_row(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Runs of each row in the order of seeds, up to the first that is missing."""
-    rows: dict[str, list[Mapping[str, Any]]] = {row: [] for row in [*matrix.ROWS, *matrix.FUSIONS]}
+    rows: dict[str, list[Mapping[str, Any]]] = {row: [] for row in [*matrix.ROWS, *matrix.DERIVED]}
     for run in found:
         if run["seed"] == len(rows[run["row"]]):
             rows[run["row"]].append(run)

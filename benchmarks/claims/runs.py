@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -13,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.claims import config, matrix
@@ -22,12 +24,12 @@ from step_jax.errors import InputError
 from step_jax.files import write_json
 
 SPLIT = "test"
-_DONE = "done.json"
+_DONE, _SPENT = "done.json", "spent.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One row with one seed: a training, or the fusion of some (`matrix.FUSIONS`)."""
+    """One row with one seed: a training, or what is made of some (`matrix.DERIVED`)."""
 
     row: str
     seed: int
@@ -38,17 +40,20 @@ class Run:
 
     @property
     def parts(self) -> tuple[Run, ...]:
-        """The trainings that a fusion is made of."""
-        return tuple(Run(row, self.seed) for row in matrix.FUSIONS.get(self.row, ()))
+        """The trainings that it is made of, if it is none itself."""
+        return tuple(Run(row, self.seed) for row in matrix.DERIVED.get(self.row, ()))
+
+    def folder(self, output: pathlib.Path) -> pathlib.Path:
+        return output / "runs" / self.row / f"seed{self.seed}"
 
 
 def planned(rows: Sequence[str], seeds: int) -> list[Run]:
-    """All rows with one seed before the next seed; fusions after what they are made of."""
-    order = [*matrix.ROWS, *matrix.FUSIONS]
+    """All rows with one seed before the next seed; each after what it is made of."""
+    order = [*matrix.ROWS, *matrix.DERIVED]
     for row in rows:
         if row not in order:
             raise InputError(f"--only {row}: expected some of {', '.join(order)}")
-    needed = {*rows} | {part for row in rows for part in matrix.FUSIONS.get(row, ())}
+    needed = {*rows} | {part for row in rows for part in matrix.DERIVED.get(row, ())}
     return [Run(row, seed) for seed in range(seeds) for row in order if row in needed]
 
 
@@ -85,7 +90,7 @@ class Runner:
         self._running: set[subprocess.Popen] = set()
 
     def folder(self, run: Run) -> pathlib.Path:
-        return self._output / "runs" / run.row / f"seed{run.seed}"
+        return run.folder(self._output)
 
     def done(self, run: Run) -> dict[str, Any] | None:
         """What a finished run left: its seconds, and where its metrics are; None if it has not."""
@@ -100,21 +105,25 @@ class Runner:
         return json.loads((self._output / self.done(run)["metrics"]).read_text())
 
     def make(self, runs: Sequence[Run]) -> Iterator[tuple[Run, float]]:
-        """Makes those that are not finished; yields each with its seconds when it is.
+        """Makes them, each as soon as its parts are finished; yields each with its seconds.
 
         A run that fails ends the others. Raises InputError, which names its log.
         """
         cores = queue.SimpleQueue()
         for core in self._cores():
             cores.put(core)
-        alone = [run for run in runs if not run.parts]
-        fused = [run for run in runs if run.parts]
+        left, futures = list(runs), {}
         with concurrent.futures.ThreadPoolExecutor(self.together) as pool:
             try:
-                for some in (alone, fused):
-                    futures = {pool.submit(self._make, run, cores): run for run in some}
-                    for future in concurrent.futures.as_completed(futures):
-                        yield futures[future], future.result()
+                while left or futures:
+                    ready = (run for run in left if all(map(self.done, run.parts)))
+                    for run in list(itertools.islice(ready, self.together - len(futures))):
+                        left.remove(run)
+                        futures[pool.submit(self._make, run, cores)] = run
+                    assert futures, f"{left[0].name}: its parts are neither finished nor planned"
+                    first = concurrent.futures.FIRST_COMPLETED
+                    for future in concurrent.futures.wait(futures, return_when=first).done:
+                        yield futures.pop(future), future.result()
             finally:
                 self._end_all()
                 pool.shutdown(cancel_futures=True)
@@ -143,15 +152,15 @@ class Runner:
     def _make_on(self, core: int | None, run: Run) -> float:
         folder = self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
-        if run.parts:
-            metrics = self._fuse(core, run)
-        else:
-            self._call(core, run, self.training_command(run))
-            self._call(core, run, self._program("evaluate.py", f"--workdir={folder}"))
-            step = run_folder.finished_step(folder)
-            metrics = evaluations.folder(folder, split=SPLIT, step=step) / evaluations.METRICS
-        seconds = time.monotonic() - start
+        with self._timed(run) as spent:
+            if run.parts:
+                metrics = self._derive(core, run)
+            else:
+                self._call(core, run, self.training_command(run))
+                self._call(core, run, self._program("evaluate.py", f"--workdir={folder}"))
+                step = run_folder.finished_step(folder)
+                metrics = evaluations.folder(folder, split=SPLIT, step=step) / evaluations.METRICS
+        seconds = spent()
         done = {
             "identity": self._identity(run),
             "metrics": os.path.relpath(metrics, self._output),
@@ -159,6 +168,19 @@ class Runner:
         }
         write_json(folder / _DONE, done)
         return seconds
+
+    @contextlib.contextmanager
+    def _timed(self, run: Run) -> Iterator[Callable[[], float]]:
+        """Adds the block's seconds to those of earlier calls that were interrupted; tells all."""
+        path, identity = self.folder(run) / _SPENT, self._identity(run)
+        told = json.loads(path.read_text()) if path.exists() else {}
+        before = told["seconds"] if told.get("identity") == identity else 0.0
+        start = time.monotonic()
+        try:
+            yield lambda: before + time.monotonic() - start
+        finally:
+            seconds = before + time.monotonic() - start
+            write_json(path, {"identity": identity, "seconds": seconds})
 
     def training_command(self, run: Run) -> list[str]:
         return self._program(
@@ -174,17 +196,17 @@ class Runner:
         """Other seeds of a row have the same programs, and need not compile them again."""
         return [sys.executable, *command, f"--compilation_cache={self._output / 'compiled'}"]
 
-    def _fuse(self, core: int | None, run: Run) -> pathlib.Path:
+    def _derive(self, core: int | None, run: Run) -> pathlib.Path:
         """Makes one table of the parts', and evaluates it as theirs were."""
         folder = self.folder(run)
         table = folder / "tubelets.parquet"
-        tables = [self.tubelets(part) for part in run.parts]
-        self._call(
-            core,
-            run,
-            [sys.executable, "-m", "step_jax.fusion", "--method", "mean",
-             "--inputs", *map(str, tables), "--output", str(table)],
-        )  # fmt: skip
+        tables = [str(self.tubelets(part)) for part in run.parts]
+        command = ["-m", "step_jax.fusion", "--method", "mean", "--inputs", *tables]
+        if run.row in matrix.THINNED:
+            stride = matrix.THINNED[run.row][1]
+            command = ["-m", "benchmarks.claims.thinning", "--stride", str(stride),
+                       "--input", *tables]  # fmt: skip
+        self._call(core, run, [sys.executable, *command, "--output", str(table)])
         first = self.folder(run.parts[0])
         evaluate = [sys.executable, "evaluate.py", f"--workdir={first}", f"--detections={table}"]
         self._call(core, run, evaluate)
@@ -226,7 +248,9 @@ class Runner:
     def _identity(self, run: Run) -> str:
         """Of everything that decides a result, but for the code and the machine."""
         told: list[Any] = [run.seed, self.data.digest]
-        for row in matrix.FUSIONS.get(run.row, (run.row,)):
+        if run.parts:
+            told.append([run.row, matrix.THINNED.get(run.row)])
+        for row in matrix.DERIVED.get(run.row, (run.row,)):
             of_row = config.get_config(f"{self._scale.name}/{row}")
             told.append(of_row.to_json_best_effort(sort_keys=True))
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -20,14 +20,13 @@ import tqdm
 
 from benchmarks import configuration, inference, machine
 from benchmarks.claims import config, matrix
+from benchmarks.claims.layout import PROPOSALS
 from configs import ucf101_24
 from step_jax import proposals
 from step_jax.cli import run_command
 from step_jax.files import write_json
 from step_jax.inference import abstract_predictor
 from step_jax.train_state import init_variables
-
-_PROPOSALS = {4: ((2, 0),), 11: 11, 34: 34, 109: 109}
 
 
 def main() -> None:
@@ -52,8 +51,8 @@ def changes() -> dict[str, matrix.Changes]:
     for steps in (1, 2, 3, 4):
         found[f"steps_{steps}"] = ucf101_24.steps(steps)
         found[f"extended_{steps}"] = ucf101_24.steps(steps, extension="anticipate")
-    for number, own in _PROPOSALS.items():
-        found[f"proposals_{number}"] = {**ucf101_24.steps(3), "proposals": own}
+    for number, row in PROPOSALS.items():
+        found[f"proposals_{number}"] = matrix.ROWS[row]
     found["dense"] = matrix.ROWS["dense"]
     return found
 

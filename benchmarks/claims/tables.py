@@ -7,6 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.claims.layout import (
+    FIGURE_5,
+    PROPOSALS,
+    SECTION_42,
+    SECTION_42_M34,
+    TABLE_1A,
+    TABLE_1B,
+)
 from benchmarks.claims.matrix import FULL, PLAIN
 from benchmarks.claims.statements import (
     HOLDS,
@@ -23,15 +31,6 @@ _NONE = "-"
 _STEPS = 4  # at most
 _VIDEO_THRESHOLDS = ("0.05", "0.1", "0.2", "0.5", "0.5:0.95")
 _FINER_THRESHOLDS = ("0.3", "0.5", "0.6", "0.7")
-_NAMES = {
-    FULL: "anticipation, 6 → 18 → 30",
-    PLAIN: "K = 6, not extended",
-    "fig5_k30": "K = 30, not extended",
-    "fig5_extrapolate": "extrapolation, 6 → 18 → 30",
-    "fig5_mean": "mean box, 6 → 18 → 30",
-    "table1b_flow": "flow",
-    "table1b_early": "early",
-}
 
 
 def page(
@@ -43,7 +42,7 @@ def page(
     """
     parts = [
         statements_table([judge(one, results) for one in STATEMENTS]),
-        _titled("Table 1a: frame-mAP with S steps", table_1a(results)),
+        _titled("Table 1a: frame-mAP with S steps", by_step(results, TABLE_1A, steps=4)),
         _titled("Figure 5: temporal extension", figure_5(results)),
         _titled("Table 1b: modalities", table_1b(results)),
         _titled("Section 4.2: one technique removed at a time", section_42(results)),
@@ -54,15 +53,6 @@ def page(
     if checks:
         parts.append(_titled("How the rows are trained", checked(checks)))
     return "\n\n".join(parts) + "\n"
-
-
-_FIGURE_5 = (PLAIN, "fig5_k30", "fig5_mean", "fig5_extrapolate", FULL)
-_SECTION_42 = (
-    FULL,
-    "without_scene_context",
-    "without_hard_sampling",
-    "without_rising_thresholds",
-)
 
 
 def _titled(title: str, text: str) -> str:
@@ -94,31 +84,34 @@ def _compared(one: Compared) -> str:
     return f"{more.text} **{first}**, {less.text} **{second}**: {one.verdict}"
 
 
-def table_1a(results: Results) -> str:
-    rows = [
-        [f"S = {steps}", *_steps(results, f"table1a_s{steps}")] for steps in range(1, _STEPS + 1)
-    ]
-    return table(["", *(f"step {step}" for step in range(1, _STEPS + 1))], rows)
-
-
 def table_1b(results: Results) -> str:
-    names = {"RGB": FULL, "flow": "table1b_flow", "late": "late", "early": "table1b_early",
-             "hybrid": "hybrid"}  # fmt: skip
-    return table(["", "frame-mAP"], [[name, _last(results, row)] for name, row in names.items()])
+    rows = [[name, _last(results, row)] for row, name in TABLE_1B.items()]
+    return table(["", "frame-mAP"], rows)
 
 
 def figure_5(results: Results) -> str:
-    parts = [by_step(results, _FIGURE_5), by_class(results, _FIGURE_5)]
-    rows = [[_name(row), *_video(results, row, "trimmed", _FINER_THRESHOLDS)] for row in _FIGURE_5]
+    """Per step, per class, and how tightly tubes fit."""
+    rows = [
+        [name, *_video(results, row, "trimmed", _FINER_THRESHOLDS)]
+        for row, name in FIGURE_5.items()
+    ]
     header = ["trimmed tubes", *(f"video-mAP {one}" for one in _FINER_THRESHOLDS)]
-    return "\n\n".join([*parts, table(header, rows)])
+    parts = [by_step(results, FIGURE_5), by_class(results, FIGURE_5), table(header, rows)]
+    return "\n\n".join(parts)
 
 
 def section_42(results: Results) -> str:
-    return f"{by_step(results, _SECTION_42)}\n\n{by_class(results, _SECTION_42)}"
+    parts = [by_step(results, SECTION_42 | SECTION_42_M34), by_class(results, SECTION_42)]
+    return "\n\n".join(parts)
 
 
-def by_class(results: Results, rows: Iterable[str]) -> str:
+def by_step(results: Results, rows: Mapping[str, str], *, steps: int = 3) -> str:
+    """Frame-mAP after each step; `rows` are those of the results, with their names."""
+    told = [[name, *_steps(results, row)[:steps]] for row, name in rows.items()]
+    return table(["", *(f"step {step}" for step in range(1, steps + 1))], told)
+
+
+def by_class(results: Results, rows: Mapping[str, str]) -> str:
     """Average precision of each class after the last step, means; "" before the first run."""
     found = {row: [run["per_class"][-1] for run in results.get(row, ())] for row in rows}
     classes = [*next((runs[0] for runs in found.values() if runs), ())]
@@ -129,18 +122,8 @@ def by_class(results: Results, rows: Iterable[str]) -> str:
         cells = [_NONE] * len(classes)
         if runs:
             cells = [f"{np.mean([run[name] for run in runs]):.1f}" for name in classes]
-        told.append([_name(row), *cells])
+        told.append([rows[row], *cells])
     return table(["AP of the last step", *classes], told)
-
-
-def _name(row: str) -> str:
-    return _NAMES.get(row, row.replace("_", " "))
-
-
-def by_step(results: Results, rows: Iterable[str]) -> str:
-    """Frame-mAP after each of three steps."""
-    told = [[_name(row), *_steps(results, row)[:3]] for row in rows]
-    return table(["", "step 1", "step 2", "step 3"], told)
 
 
 def overlap_table(results: Results) -> str:
@@ -150,13 +133,15 @@ def overlap_table(results: Results) -> str:
         return "Not run yet."
     means = np.array([run["overlap"] for run in runs]).T
     cells = [_shown(*mean_and_deviation(values), digits=3) for values in means]
-    return table(["", *(f"step {n}" for n in range(1, len(cells) + 1))], [["mean IoU", *cells]])
+    return table(
+        ["", *(f"step {n}" for n in range(1, len(cells) + 1))], [["mean IoU, to a tenth", *cells]]
+    )
 
 
 def figure_6(results: Results, speed: Mapping[str, Any] | None) -> str:
     rows = [
         [str(number), _last(results, row), *_speed(speed, f"proposals_{number}")]
-        for number, row in ((4, "fig6b_m4"), (11, PLAIN), (34, "fig6b_m34"), (109, "fig6b_m109"))
+        for number, row in PROPOSALS.items()
     ]
     proposals = table(["M", "frame-mAP, three steps of 6 frames", "frames/s"], rows)
     rows = [
@@ -186,7 +171,9 @@ def table_2(results: Results, speed: Mapping[str, Any] | None) -> str:
 
 def checked(checks: Mapping[str, Any]) -> str:
     """What `checks` told, of each row and step."""
-    return f"{samples_table(checks)}\n\n{gradients_table(checks)}"
+    unreached = [f"{row}: {path}" for row, own in checks.items() for path in own["unreached"]]
+    told = f"Parameters that no loss reaches: {', '.join(unreached) or 'none'}."
+    return f"{samples_table(checks)}\n\n{gradients_table(checks)}\n\n{told}"
 
 
 def samples_table(checks: Mapping[str, Any]) -> str:
@@ -196,6 +183,7 @@ def samples_table(checks: Mapping[str, Any]) -> str:
             numbers = {
                 "positives": f"{step['positives']:.1f}",
                 "negatives": f"{step['negatives']:.1f}",
+                "drawn from": f"{step['pool']:.1f}",
                 "tubes with a positive": f"{step['tubes_with_positive']:.1%}",
                 "score of drawn negatives : of all": (
                     f"{step['negative_score'] / step['other_score']:.2f}"
@@ -205,7 +193,7 @@ def samples_table(checks: Mapping[str, Any]) -> str:
                     f"{step['overlap_added']:.2f}" if "overlap_added" in step else _NONE
                 ),
             }
-            rows.append({"": _name(row), "step": str(number), **numbers})
+            rows.append({"": f"`{row}`", "step": str(number), **numbers})
     return table([*rows[0]], [[*row.values()] for row in rows])
 
 
@@ -214,7 +202,7 @@ def gradients_table(checks: Mapping[str, Any]) -> str:
     found = [own for row in checks.values() for own in row["gradients"].values()]
     parts = sorted({part for own in found for part in own})
     rows = [
-        [_name(row), loss.replace("_", ", step "), *(_norm(own.get(part)) for part in parts)]
+        [f"`{row}`", loss.replace("_", ", step "), *(_norm(own.get(part)) for part in parts)]
         for row, found in checks.items()
         for loss, own in found["gradients"].items()
     ]

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from benchmarks import configuration
 from benchmarks.claims import __main__ as claims
 from benchmarks.claims import config, drawing, examples, matrix, page, results, runs, speed, tables
+from benchmarks.claims.matrix import PLAIN
 from benchmarks.claims.runs import Data, Run, Runner
 from benchmarks.claims.statements import (
     CONTRADICTED,
@@ -25,6 +26,7 @@ from benchmarks.claims.statements import (
     Term,
     judge,
 )
+from configs import moving_actors
 from step_jax.annotations import Tube, Video
 from step_jax.errors import InputError
 from step_jax.modality import Modality
@@ -87,7 +89,8 @@ def test_speed_is_of_the_detectors_of_figure_6():
     assert found["steps_4"]["model.extension"] == "none"
     for name, changes in found.items():
         if name.startswith("proposals_"):
-            assert len(initial_boxes(changes["proposals"])) == int(name.removeprefix("proposals_"))
+            spec = changes.get("proposals", moving_actors.get_config().proposals)
+            assert len(initial_boxes(spec)) == int(name.removeprefix("proposals_"))
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -140,6 +143,50 @@ def test_runs_have_a_core_each_and_are_kept(tmp_path):
     assert again.done(Run("dense", 2)) is None
     again.data = Data(again.data.annotations, again.data.records, digest="of others")
     assert again.done(Run("dense", 1)) is None  # on other records it is another run
+
+
+def test_what_is_made_of_runs_comes_as_soon_as_they_are_there(tmp_path, monkeypatch):
+    """Each by its own command, and before the next seed's trainings."""
+    runner, calls = ScriptedRunner(tmp_path, script=WRITES_METRICS, together=1), []
+    call = runner._call
+
+    def called(core, run, command):
+        program = command[2] if command[1] == "-m" else command[1]
+        calls.append((run.name, program) if run.parts else run.name)
+        if not run.parts:
+            call(core, run, command)
+        elif program == "evaluate.py":
+            (runner.folder(run) / "metrics.json").write_text(json.dumps({"made of": command[2:]}))
+        else:
+            assert command[-2:] == ["--output", str(runner.folder(run) / "tubelets.parquet")]
+            assert {*map(str, map(runner.tubelets, run.parts))} < {*command}
+            assert ("--stride" in command) == ("thinned" in run.row)
+
+    monkeypatch.setattr(runner, "_call", called)
+    made = [run.name for run, _ in runner.make(runs.planned(["late", "fig5_k30_thinned"], seeds=2))]
+    trained = [matrix.FULL, "fig5_k30", "table1b_flow"]
+    of_seed = [*trained, "late", "fig5_k30_thinned"]
+    assert made == [f"{row}/seed{seed}" for seed in range(2) for row in of_seed]
+    assert calls[6:10] == [
+        ("late/seed0", "step_jax.fusion"), ("late/seed0", "evaluate.py"),
+        ("fig5_k30_thinned/seed0", "benchmarks.claims.thinning"),
+        ("fig5_k30_thinned/seed0", "evaluate.py"),
+    ]  # fmt: skip
+    workdir, table = runner.metrics(Run("late", 1))["made of"]
+    assert workdir == f"--workdir={runner.folder(Run(matrix.FULL, 1))}"
+    assert table == f"--detections={runner.folder(Run('late', 1)) / 'tubelets.parquet'}"
+
+
+def test_seconds_of_interrupted_calls_count(tmp_path):
+    some = [Run("dense", 0)]
+    failing = ScriptedRunner(tmp_path, script="import time; time.sleep(0.4); raise SystemExit(1)")
+    with pytest.raises(InputError, match="exit status 1"):
+        list(failing.make(some))
+    spent = json.loads((tmp_path / "runs/dense/seed0/spent.json").read_text())["seconds"]
+    runner = ScriptedRunner(tmp_path, script=WRITES_METRICS)
+    ((_, seconds),) = runner.make(some)
+    assert seconds > spent > 0.4
+    assert runner.done(some[0])["seconds"] == round(seconds, 1)
 
 
 def test_a_failing_run_ends_the_others(tmp_path):
@@ -203,13 +250,15 @@ def test_an_interrupted_call_leaves_the_results_of_what_is_finished(tmp_path, mo
 def test_a_run_alone_repeats_the_numbers_it_had_beside_another(tmp_path, monkeypatch):
     data = tmp_path / "data"
     found = []
-    for output, rows, together in (("two", "table1a_s1,fig6b_m4", 2), ("one", "fig6b_m4", 1)):
+    derived = "late,fig5_k30_thinned"
+    for output, rows, together in (("two", f"fig6b_m4,{derived}", 2), ("one", "fig6b_m4", 1)):
         options = [f"--output={tmp_path / output}", f"--data={data}", f"--together={together}"]
         monkeypatch.setattr(
             sys, "argv", ["claims", "--scale=smoke", "--seeds=1", f"--only={rows}", *options]
         )
         claims.main()
         told = json.loads((tmp_path / output / "results.json").read_text())["runs"]
+        assert {run["row"] for run in told} >= {*rows.split(",")}
         found.append(next(run for run in told if run["row"] == "fig6b_m4"))
     assert found[0].pop("seconds") > 0
     assert found[1].pop("seconds") > 0
@@ -280,6 +329,27 @@ def test_a_statement_holds_when_all_of_it_does():
     assert judge(both, rows | {"c": of(70, 71)}).verdict == CONTRADICTED
     assert judge(both, rows | {"c": of(40, 41)}).verdict == HOLDS
     assert [one.difference for one in judge(both, rows).compared] == [10, -0.5]
+
+
+def test_the_papers_own_numbers_hold():
+    """Tables 1a, 1b and Section 4.2; where the paper has none, some in its order."""
+    paper = {
+        "table1a_s1": [51.5], "table1a_s2": [56.6, 60.7], PLAIN: [57.1, 61.8, 62.6],
+        "table1a_s4": [58.2, 62.0, 62.4, 62.7],
+        "fig5_k30": [0, 0, 63], "fig5_mean": [0, 0, 64], "fig5_extrapolate": [57, 64, 65.5],
+        matrix.FULL: [57, 65, 66.7], "table1b_flow": [0, 0, 63.5], "table1b_early": [0, 0, 74.3],
+        "late": [0, 0, 70.7], "hybrid": [0, 0, 75.0],
+        "without_scene_context": [56.5, 63, 64.2], "without_hard_sampling": [0, 0, 65.2],
+        "without_rising_thresholds": [0, 0, 65.7],
+        "fig6b_m4": [0, 0, 50], "fig6b_m109": [0, 0, 63], "dense": [60],
+    }  # fmt: skip
+    found = {
+        row: [{"frame_map": numbers, "overlap": [0.2, 0.3, 0.4]}] * 2
+        for row, numbers in paper.items()
+    }
+    assert {one.name: judge(one, found).verdict for one in STATEMENTS} == {
+        one.name: HOLDS for one in STATEMENTS
+    }
 
 
 def test_steps_and_gains_are_of_the_same_seed():
@@ -354,7 +424,7 @@ VIDEO_THRESHOLDS = ("0.05", "0.1", "0.2", "0.3", "0.5", "0.6", "0.7", "0.5:0.95"
 def everything(seeds):
     """Made-up runs of all rows, of which each later one is better."""
     made = {}
-    for place, row in enumerate([*matrix.ROWS, *matrix.FUSIONS]):
+    for place, row in enumerate([*matrix.ROWS, *matrix.DERIVED]):
         steps = NUM_STEPS.get(row, 3)
         made[row] = [
             {
@@ -384,7 +454,7 @@ def test_tables_have_means_and_deviations():
     assert "| 109 |" in text
     assert text.count("123") == 4 + 2 * 4 + 3 * 2
     assert "41.0 ± 1.0" in text
-    assert f"| K = 30, not extended | {list(matrix.ROWS).index('fig5_k30')}.5 | 2.0 |" in text
+    assert f"| K = 30 | {list(matrix.ROWS).index('fig5_k30')}.5 | 2.0 |" in text
     verdicts = [judge(one, everything(3)).verdict for one in STATEMENTS if one.counted]
     assert f"{verdicts.count(HOLDS)} of 12 statements hold" in text
 
@@ -398,24 +468,33 @@ def test_tables_of_nothing_are_empty():
 CHECKS = {
     matrix.FULL: {
         "steps": [
-            {"positives": 3.0, "negatives": 2.0, "tubes_with_positive": 0.975,
+            {"positives": 3.0, "negatives": 2.0, "pool": 6.0, "tubes_with_positive": 0.975,
              "negative_score": 0.3, "other_score": 0.2, "overlap": 0.4},
-            {"positives": 3.0, "negatives": 2.0, "tubes_with_positive": 1.0,
+            {"positives": 3.0, "negatives": 2.0, "pool": 6.0, "tubes_with_positive": 1.0,
              "negative_score": 0.3, "other_score": 0.2, "overlap": 0.6, "overlap_added": 0.5},
         ],
         "gradients": {"classification_1": {"backbone": 0.25, "heads_0": 0.5, "heads_1": 0.0}},
+        "unreached": ["heads_1/box"],
     },
-    "dense": {"steps": [], "gradients": {"classification_1": {"backbone": 0.2, "heads_0": 0.1}}},
+    "dense": {
+        "steps": [],
+        "gradients": {"classification_1": {"backbone": 0.2, "heads_0": 0.1}},
+        "unreached": [],
+    },
 }  # fmt: skip
 
 
 def test_tables_tell_what_was_checked():
     text = tables.page(everything(3), None, CHECKS)
-    name = "anticipation, 6 → 18 → 30"
-    assert f"| {name} | 1 | 3.0 | 2.0 | 97.5% | 1.50 | 0.40 | - |" in text
-    assert f"| {name} | 2 | 3.0 | 2.0 | 100.0% | 1.50 | 0.60 | 0.50 |" in text
+    name = f"`{matrix.FULL}`"
+    assert f"| {name} | 1 | 3.0 | 2.0 | 6.0 | 97.5% | 1.50 | 0.40 | - |" in text
+    assert f"| {name} | 2 | 3.0 | 2.0 | 6.0 | 100.0% | 1.50 | 0.60 | 0.50 |" in text
     assert f"| {name} | classification, step 1 | 0.25 | 0.50 | 0 |" in text
-    assert "| dense | classification, step 1 | 0.20 | 0.10 | - |" in text
+    assert "| `dense` | classification, step 1 | 0.20 | 0.10 | - |" in text
+    assert f"reaches: {matrix.FULL}: heads_1/box." in text
+    assert "reaches: none." in tables.checked(
+        {"dense": CHECKS["dense"] | CHECKS[matrix.FULL] | {"unreached": []}}
+    )
 
 
 def test_the_page_keeps_what_is_written_by_hand():

@@ -35,12 +35,16 @@ def test_targets_are_those_of_the_window_in_input_pixels():
     predictor = SimpleNamespace(
         input_frames=6, clip_frames=2, image_size=96, classes=("a", "b", "c")
     )
-    found = checks.targets(video, predictor, first=1)
-    np.testing.assert_array_equal(found["box_mask"][0], [0, 0, 0, 1, 1, 1])
-    np.testing.assert_array_equal(found["box_mask"][1], [1, 1, 0, 0, 0, 0])
+    row = checks.Trained(predictor, options=None, tubes=None, max_tubes=3)
+    found = checks.targets(video, row, first=1)  # of which frames 3 and 4 are the target clip
+    np.testing.assert_array_equal(
+        found["box_mask"], [[0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0] * 6]
+    )
     np.testing.assert_allclose(found["boxes"][0, 3], [5, 20, 15, 60])
-    np.testing.assert_array_equal(found["tube_mask"], [True, False, False, False])
-    np.testing.assert_array_equal(found["labels"][:2], [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(found["tube_mask"], [False, False, False])
+    np.testing.assert_array_equal(found["labels"], [[0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    found = checks.targets(video, row, first=2)
+    np.testing.assert_array_equal(found["tube_mask"], [True, False, False])
 
 
 def test_a_tube_has_a_positive_if_one_is_its_own():
@@ -56,6 +60,7 @@ def test_negatives_are_compared_with_all_that_are_neither_claimed_nor_positive()
     found = checks.negative_scores(drawn, scores, overlaps, jnp.ones((1, 1), bool), threshold=0.25)
     assert float(found["negative_score"][0]) == pytest.approx(0.4)
     assert float(found["other_score"][0]) == pytest.approx(0.2)
+    assert float(found["pool"][0]) == 3
     none = drawn._replace(negative=jnp.zeros((1, 3), bool))
     found = checks.negative_scores(none, scores, overlaps, jnp.ones((1, 1), bool), threshold=0.25)
     assert [float(one) for one in found["negative_score"]] == [0, 0]
@@ -99,7 +104,7 @@ def trained():
         template.detector, image_size=32, num_proposals=len(tubes), key=jax.random.key(0)
     )
     predictor = template.with_variables(variables, step=0)
-    return checks.Trained(predictor, LossOptions(**own.loss.to_dict()), tubes)
+    return checks.Trained(predictor, LossOptions(**own.loss.to_dict()), tubes, max_tubes=4)
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +113,14 @@ def batch(trained):
     tube = Tube(labels=(2,), frames=np.arange(length), boxes=np.tile(BOX / 2, (length, 1)))
     video = Video("v", "v.avi", "test", 25.0, length, 32, 32, (tube,))
     clip = rng.integers(0, 256, (length, 32, 32, 3), np.uint8)
-    example = {"clips": clip, **checks.targets(video, trained.predictor, first=0)}
+    example = {"clips": clip, **checks.targets(video, trained, first=0)}
     return {key: np.stack([value] * 2) for key, value in example.items()}
 
 
 @pytest.mark.slow
 def test_losses_reach_the_backbone_and_their_own_head(trained, batch):
-    found = checks.gradients(trained, batch)
+    found, unreached = checks.gradients(trained, batch)
+    assert unreached == []
     assert [*found] == [
         "anticipation_1", "classification_1", "classification_2", "localization_1",
         "localization_2",
@@ -128,6 +134,8 @@ def test_steps_are_told_over_all_windows(trained, batch):
     first, second = checks.steps(trained, [batch, batch])
     assert first["tubes_with_positive"] == second["tubes_with_positive"] == 1
     assert 1 <= first["positives"] <= trained.options.max_positives
+    assert first["positives"] + first["pool"] <= 11
+    assert first["negative_score"] >= first["other_score"] > 0
     assert "overlap_added" not in first
     assert 0 < second["overlap_added"] < 1
 

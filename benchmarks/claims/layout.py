@@ -1,0 +1,33 @@
+"""Which rows stand beside each other on the page and in its picture, and what they are called."""
+
+from __future__ import annotations
+
+from benchmarks.claims.matrix import FULL, PLAIN
+
+TABLE_1A = {f"table1a_s{steps}": f"S = {steps}" for steps in (1, 2, 3, 4)}
+TABLE_1B = {
+    FULL: "RGB",
+    "table1b_flow": "flow",
+    "late": "late",
+    "table1b_early": "early",
+    "hybrid": "hybrid",
+}
+FIGURE_5 = {
+    PLAIN: "K = 6",
+    "fig5_k30": "K = 30",
+    "fig5_k30_thinned": "K = 30, fewer windows",
+    "fig5_mean": "mean box",
+    "fig5_extrapolate": "extrapolation",
+    FULL: "anticipation",
+}
+SECTION_42 = {
+    FULL: "all",
+    "without_scene_context": "no context",
+    "without_hard_sampling": "no hard sampling",
+    "without_rising_thresholds": "one threshold",
+}
+SECTION_42_M34 = {
+    "fig6b_m34": "K = 6, M = 34",
+    "m34_without_hard_sampling": "K = 6, M = 34, no hard sampling",
+}
+PROPOSALS = {4: "fig6b_m4", 11: PLAIN, 34: "fig6b_m34", 109: "fig6b_m109"}  # M -> row
