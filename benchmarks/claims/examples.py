@@ -3,9 +3,9 @@
     python -m benchmarks.claims.examples --output runs/claims --picture docs/claims_examples.png
 
 The windows are found by a rule, in the run of the whole method with seed 0: those in which somebody
-acts all the time, in the order of the best tubelet's score, each of a video of its own. The first
-whose tubelet has the class and half of the actor's boxes are right, the first that lack one of the
-two are wrong.
+acts, and all who do all the time, in the order of the best tubelet's score, each of a video of its
+own. The first whose tubelet has the class and half of the actor's boxes are right, the first that
+lack one of the two are wrong.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def by_id(annotations: Annotations) -> dict[str, Video]:
 
 
 def find(table: pathlib.Path, annotations: Annotations) -> Iterator[Example]:
-    """The best tubelet of every window in which somebody acts all the time."""
+    """The best tubelet of every window in which those who act do so all the time."""
     videos = by_id(annotations)
     for rows in iter_tubelet_videos(table):
         last = rows.at_step(rows.header.num_steps)
@@ -100,15 +100,18 @@ def find(table: pathlib.Path, annotations: Annotations) -> Iterator[Example]:
 
 
 def best_of(rows: TubeletRows, video: Video, start: int) -> Example | None:
-    """The best of one window's tubelets, and who acts in it all the time; None if nobody does."""
+    """The best of one window's tubelets, and the actor that it is nearest to.
+
+    None if nobody acts in it, or not all the time.
+    """
     length = rows.header.clip_frames
-    acting = [(tube.labels, tube.frames - start, tube.boxes) for tube in video.tubes]
+    inside = [(tube.frames >= start) & (tube.frames < start + length) for tube in video.tubes]
     acting = [
-        (labels, boxes[(frames >= 0) & (frames < length)])
-        for labels, frames, boxes in acting
-        if np.isin(np.arange(length), frames).all()
+        (tube.labels, tube.boxes[frames])
+        for tube, frames in zip(video.tubes, inside, strict=True)
+        if frames.any()
     ]
-    if not acting:
+    if not acting or any(len(boxes) < length for _, boxes in acting):
         return None
     row, label = np.unravel_index(rows.scores.argmax(), rows.scores.shape)
     boxes = tubes_of(rows.tubes, row[None], label[None])

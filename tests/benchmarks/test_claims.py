@@ -399,6 +399,10 @@ def test_a_window_is_judged_by_its_best_tubelet():
     assert (wrong.has_class, wrong.is_right) == (False, False)
     assert "wrong class: v, frame 5" in wrong.text
     assert found(6, [[0.1, 0.2], [0.3, 0.9]]) is None  # they act in frames 6 and 7 alone
+    later = Tube((0,), np.arange(4, 8), np.repeat(boxes[:1], 4, 0))
+    video = Video("v", "v.avi", "test", 25.0, 10, 40, 20, [later, tubes[1]])
+    assert found(2, [[0.1, 0.2], [0.3, 0.9]]) is None  # one of the two begins in its last frame
+    assert found(4, [[0.1, 0.2], [0.3, 0.9]]) is not None
 
 
 def test_examples_are_the_best_of_each_kind_of_different_videos():
