@@ -107,7 +107,7 @@ def write_results(arguments: argparse.Namespace, scale: matrix.Scale, runner: Ru
             "preset": moving_actors.get_config().to_dict(),
             "rows": {row: scale.changes_of(row) for row in matrix.ROWS},
             "fusions": matrix.FUSIONS,
-            "thinned": matrix.THINNED,
+            "strides": matrix.STRIDES,
             "runs": results.collect(runner, everything),
         },
     )

@@ -15,10 +15,17 @@ TABLE_1B = {
 FIGURE_5 = {
     PLAIN: "K = 6",
     "fig5_k30": "K = 30",
-    "fig5_k30_thinned": "K = 30, fewer windows",
     "fig5_mean": "mean box",
     "fig5_extrapolate": "extrapolation",
     FULL: "anticipation",
+}
+# Row -> its name, and in how many windows a frame lies.
+FIGURE_5_STRIDES = {
+    FULL: "anticipation, every 5 frames: 1.2",
+    "fig5_k30_stride25": "K = 30, every 25 frames: 1.2",
+    "fig5_k30": "K = 30, every 5 frames: 4.7",
+    "fig5_anticipate_stride1": "anticipation, every frame: 6",
+    "fig5_k30_stride1": "K = 30, every frame: 30",
 }
 SECTION_42 = {
     FULL: "all",

@@ -76,12 +76,16 @@ FUSIONS: dict[str, tuple[str, ...]] = {
     "late": (FULL, "table1b_flow"),
     "hybrid": ("table1b_early", FULL, "table1b_flow"),
 }
-# ... and the row of which each so many-th frame's window alone is kept. At a stride of 5 a frame is
-# in 1.2 windows of 6 frames, and in as many of 30 at one of 25.
-THINNED: dict[str, tuple[str, int]] = {"fig5_k30_thinned": ("fig5_k30", 25)}
+# ... and those that are evaluated again with other strides. At one of 5 a frame lies in 1.2 windows
+# of 6 frames, and in 4.7 of 30, as in 1.2 of them at one of 25. At 1, ACT's, it is 6 and 30.
+STRIDES: dict[str, tuple[str, int]] = {
+    "fig5_k30_stride25": ("fig5_k30", 25),
+    "fig5_k30_stride1": ("fig5_k30", 1),
+    "fig5_anticipate_stride1": (FULL, 1),
+}
 
 # Each of them -> the rows that it is made of.
-DERIVED: dict[str, tuple[str, ...]] = FUSIONS | {name: (row,) for name, (row, _) in THINNED.items()}
+DERIVED: dict[str, tuple[str, ...]] = FUSIONS | {name: (row,) for name, (row, _) in STRIDES.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,12 +25,12 @@ from step_jax.errors import InputError
 from step_jax.files import write_json
 
 SPLIT = "test"
-_DONE, _SPENT = "done.json", "spent.json"
+_DONE, _SPENT, _LOG = "done.json", "spent.json", "log.txt"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One row with one seed: a training, or what is made of some (`matrix.DERIVED`)."""
+    """One row with one seed: a training, or what is made of finished ones (`matrix.DERIVED`)."""
 
     row: str
     seed: int
@@ -153,13 +154,10 @@ class Runner:
         folder = self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         with self._timed(run) as spent:
-            if run.parts:
-                metrics = self._derive(core, run)
+            if run.row in matrix.FUSIONS:
+                metrics = self._fuse(core, run)
             else:
-                self._call(core, run, self.training_command(run))
-                self._call(core, run, self._program("evaluate.py", f"--workdir={folder}"))
-                step = run_folder.finished_step(folder)
-                metrics = evaluations.folder(folder, split=SPLIT, step=step) / evaluations.METRICS
+                metrics = self._train_or_copy(core, run)
         seconds = spent()
         done = {
             "identity": self._identity(run),
@@ -182,6 +180,19 @@ class Runner:
             seconds = before + time.monotonic() - start
             write_json(path, {"identity": identity, "seconds": seconds})
 
+    def _train_or_copy(self, core: int | None, run: Run) -> pathlib.Path:
+        folder, options = self.folder(run), []
+        if run.row in matrix.STRIDES:
+            (trained,), (_, stride) = run.parts, matrix.STRIDES[run.row]
+            ignored = shutil.ignore_patterns(evaluations.FOLDER, _DONE, _SPENT, _LOG)
+            shutil.copytree(self.folder(trained), folder, ignore=ignored, dirs_exist_ok=True)
+            options.append(f"--config.eval.stride={stride}")
+        else:
+            self._call(core, run, self.training_command(run))
+        self._call(core, run, self._program("evaluate.py", f"--workdir={folder}", *options))
+        step = run_folder.finished_step(folder)
+        return evaluations.folder(folder, split=SPLIT, step=step) / evaluations.METRICS
+
     def training_command(self, run: Run) -> list[str]:
         return self._program(
             "train.py",
@@ -196,16 +207,12 @@ class Runner:
         """Other seeds of a row have the same programs, and need not compile them again."""
         return [sys.executable, *command, f"--compilation_cache={self._output / 'compiled'}"]
 
-    def _derive(self, core: int | None, run: Run) -> pathlib.Path:
+    def _fuse(self, core: int | None, run: Run) -> pathlib.Path:
         """Makes one table of the parts', and evaluates it as theirs were."""
         folder = self.folder(run)
         table = folder / "tubelets.parquet"
         tables = [str(self.tubelets(part)) for part in run.parts]
         command = ["-m", "step_jax.fusion", "--method", "mean", "--inputs", *tables]
-        if run.row in matrix.THINNED:
-            stride = matrix.THINNED[run.row][1]
-            command = ["-m", "benchmarks.claims.thinning", "--stride", str(stride),
-                       "--input", *tables]  # fmt: skip
         self._call(core, run, [sys.executable, *command, "--output", str(table)])
         first = self.folder(run.parts[0])
         evaluate = [sys.executable, "evaluate.py", f"--workdir={first}", f"--detections={table}"]
@@ -221,7 +228,7 @@ class Runner:
         if core is not None:
             pinned = [sys.executable, "-m", "benchmarks.claims.pinned", str(core)]
             command = [*pinned, *command]
-        log = self.folder(run) / "log.txt"
+        log = self.folder(run) / _LOG
         with log.open("a") as file:
             with self._starting:  # or what starts while all are ended would go on
                 if self._stop.is_set():
@@ -249,7 +256,7 @@ class Runner:
         """Of everything that decides a result, but for the code and the machine."""
         told: list[Any] = [run.seed, self.data.digest]
         if run.parts:
-            told.append([run.row, matrix.THINNED.get(run.row)])
+            told.append([run.row, matrix.STRIDES.get(run.row)])
         for row in matrix.DERIVED.get(run.row, (run.row,)):
             of_row = config.get_config(f"{self._scale.name}/{row}")
             told.append(of_row.to_json_best_effort(sort_keys=True))

@@ -149,6 +149,17 @@ STATEMENTS = (
         ),
     ),
     Statement(
+        "fixed_window_strides",
+        "the same, from as many windows a frame, and from one at every frame as in ACT's protocol",
+        "Figure 5",
+        "no numbers, a plot",
+        (
+            Comparison(Term(FULL), Term("fig5_k30_stride25")),
+            Comparison(Term("fig5_anticipate_stride1"), Term("fig5_k30_stride1")),
+        ),
+        counted=False,
+    ),
+    Statement(
         "anticipation",
         "anticipation is better than extrapolation on long windows",
         "Figure 5, step 3",

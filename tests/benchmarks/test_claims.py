@@ -116,7 +116,7 @@ class ScriptedRunner(Runner):
 
     def _program(self, *command):
         folder = next(part for part in command if part.startswith("--workdir="))
-        return [sys.executable, "-c", self._script, folder.removeprefix("--workdir=")]
+        return [sys.executable, "-c", self._script, folder.removeprefix("--workdir="), *command[2:]]
 
 
 WRITES_METRICS = """
@@ -151,27 +151,26 @@ def test_what_is_made_of_runs_comes_as_soon_as_they_are_there(tmp_path, monkeypa
     call = runner._call
 
     def called(core, run, command):
-        program = command[2] if command[1] == "-m" else command[1]
-        calls.append((run.name, program) if run.parts else run.name)
-        if not run.parts:
+        if run.row != "late":
             call(core, run, command)
-        elif program == "evaluate.py":
+        elif command[1] == "evaluate.py":
             (runner.folder(run) / "metrics.json").write_text(json.dumps({"made of": command[2:]}))
         else:
+            assert command[1:3] == ["-m", "step_jax.fusion"]
             assert command[-2:] == ["--output", str(runner.folder(run) / "tubelets.parquet")]
             assert {*map(str, map(runner.tubelets, run.parts))} < {*command}
-            assert ("--stride" in command) == ("thinned" in run.row)
+        calls.append((run.name, [part for part in command if "eval.stride" in part]))
 
     monkeypatch.setattr(runner, "_call", called)
-    made = [run.name for run, _ in runner.make(runs.planned(["late", "fig5_k30_thinned"], seeds=2))]
-    trained = [matrix.FULL, "fig5_k30", "table1b_flow"]
-    of_seed = [*trained, "late", "fig5_k30_thinned"]
+    made = [run.name for run, _ in runner.make(runs.planned(["late", "fig5_k30_stride1"], seeds=2))]
+    of_seed = [matrix.FULL, "fig5_k30", "table1b_flow", "late", "fig5_k30_stride1"]
     assert made == [f"{row}/seed{seed}" for seed in range(2) for row in of_seed]
-    assert calls[6:10] == [
-        ("late/seed0", "step_jax.fusion"), ("late/seed0", "evaluate.py"),
-        ("fig5_k30_thinned/seed0", "benchmarks.claims.thinning"),
-        ("fig5_k30_thinned/seed0", "evaluate.py"),
-    ]  # fmt: skip
+    assert [one for one in calls if one[1]] == [
+        (f"fig5_k30_stride1/seed{seed}", ["--config.eval.stride=1"]) for seed in range(2)
+    ]
+    copied = runner.folder(Run("fig5_k30_stride1", 1))
+    assert (copied / "calls").read_text() == "xx" + "x"  # the training's and one of its own
+    assert (copied / "log.txt").read_text() == ""
     workdir, table = runner.metrics(Run("late", 1))["made of"]
     assert workdir == f"--workdir={runner.folder(Run(matrix.FULL, 1))}"
     assert table == f"--detections={runner.folder(Run('late', 1)) / 'tubelets.parquet'}"
@@ -250,7 +249,7 @@ def test_an_interrupted_call_leaves_the_results_of_what_is_finished(tmp_path, mo
 def test_a_run_alone_repeats_the_numbers_it_had_beside_another(tmp_path, monkeypatch):
     data = tmp_path / "data"
     found = []
-    derived = "late,fig5_k30_thinned"
+    derived = "late,fig5_k30_stride1"
     for output, rows, together in (("two", f"fig6b_m4,{derived}", 2), ("one", "fig6b_m4", 1)):
         options = [f"--output={tmp_path / output}", f"--data={data}", f"--together={together}"]
         monkeypatch.setattr(
@@ -336,7 +335,9 @@ def test_the_papers_own_numbers_hold():
     paper = {
         "table1a_s1": [51.5], "table1a_s2": [56.6, 60.7], PLAIN: [57.1, 61.8, 62.6],
         "table1a_s4": [58.2, 62.0, 62.4, 62.7],
-        "fig5_k30": [0, 0, 63], "fig5_mean": [0, 0, 64], "fig5_extrapolate": [57, 64, 65.5],
+        "fig5_k30": [0, 0, 63], "fig5_mean": [0, 0, 64],
+        "fig5_k30_stride25": [0, 0, 62], "fig5_k30_stride1": [0, 0, 64],
+        "fig5_anticipate_stride1": [0, 0, 67], "fig5_extrapolate": [57, 64, 65.5],
         matrix.FULL: [57, 65, 66.7], "table1b_flow": [0, 0, 63.5], "table1b_early": [0, 0, 74.3],
         "late": [0, 0, 70.7], "hybrid": [0, 0, 75.0],
         "without_scene_context": [56.5, 63, 64.2], "without_hard_sampling": [0, 0, 65.2],
