@@ -12,7 +12,6 @@ written to OUTPUT/checks.json.
 from __future__ import annotations
 
 import argparse
-import operator
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -197,20 +196,16 @@ def steps(trained: Trained, batches: Sequence[Batch]) -> list[dict[str, float]]:
     overlap: mean IoU of each ground-truth tube with its best input, over the frames that there
       were before the step; overlap_added: over those that it was extended by, if it was.
     """
-    look = jax.jit(lambda batch, key: _look(trained, batch, key))
-    total: list[dict[str, tuple[float, float]]] | None = None
-    keys = jax.random.split(jax.random.key(0), _DRAWS)
-    for batch in tqdm.tqdm(batches, desc="steps"):
-        for key in keys:
-            found = jax.tree.map(float, look(batch, key))
-            total = found if total is None else jax.tree.map(operator.add, total, found)
+    look = jax.jit(lambda batch: _look(trained, batch))
+    found = [jax.tree.map(float, look(batch)) for batch in tqdm.tqdm(batches, desc="steps")]
+    total = jax.tree.map(lambda *values: sum(values), *found)
     return [
         {name: value / count for name, (value, count) in step.items() if count} for step in total
     ]
 
 
-def _look(trained: Trained, batch: Batch, key: Array) -> list[dict[str, SumCount]]:
-    """What `steps` tells, of a batch, as sums and counts."""
+def _look(trained: Trained, batch: Batch) -> list[dict[str, SumCount]]:
+    """What `steps` tells, of a batch, as sums and counts over the draws."""
     detector, options, variables = trained.detector, trained.options, trained.predictor.variables
     wanted = detector_loss.loss_targets(detector, batch, options)
     real = detector_loss.example_mask(batch)
@@ -220,25 +215,31 @@ def _look(trained: Trained, batch: Batch, key: Array) -> list[dict[str, SumCount
         detector, variables, features, trained.tubes, wanted,
         image_size=clips.shape[2:4], options=options,
     )  # fmt: skip
-    index, found = jnp.arange(len(clips)), []
-    for step, own in enumerate(candidates):
-        overlaps = training_targets.overlaps(
-            wanted, own.tubes, detector.plan, frames=options.frames
-        )
-        (_, samples, _), seen = step_samples.choose(
-            step, own, wanted, real, key, index, detector=detector, options=options
-        )
-        threshold = options.thresholds[step]
-        found.append(
-            {
-                "positives": seen["positives"],
-                "negatives": seen["negatives"],
-                "tubes_with_positive": with_positive(samples, wanted.tube_mask),
-                **negative_scores(samples, own.scores, overlaps, wanted.tube_mask, threshold),
-                **overlaps_by_frames(own.tubes, overlaps, wanted, detector.plan, step),
-            }
-        )
-    return found
+    index = jnp.arange(len(clips))
+
+    def of_draw(key: Array) -> list[dict[str, SumCount]]:
+        found = []
+        for step, own in enumerate(candidates):
+            overlaps = training_targets.overlaps(
+                wanted, own.tubes, detector.plan, frames=options.frames
+            )
+            (_, samples, _), seen = step_samples.choose(
+                step, own, wanted, real, key, index, detector=detector, options=options
+            )
+            threshold = options.thresholds[step]
+            found.append(
+                {
+                    "positives": seen["positives"],
+                    "negatives": seen["negatives"],
+                    "tubes_with_positive": with_positive(samples, wanted.tube_mask),
+                    **negative_scores(samples, own.scores, overlaps, wanted.tube_mask, threshold),
+                    **overlaps_by_frames(own.tubes, overlaps, wanted, detector.plan, step),
+                }
+            )
+        return found
+
+    drawn = jax.vmap(of_draw)(jax.random.split(jax.random.key(0), _DRAWS))
+    return jax.tree.map(lambda values: values.sum(axis=0), drawn)
 
 
 def with_positive(samples: sampling.Samples, tube_mask: Array) -> SumCount:

@@ -174,11 +174,14 @@ class Runner:
         told = json.loads(path.read_text()) if path.exists() else {}
         before = told["seconds"] if told.get("identity") == identity else 0.0
         start = time.monotonic()
+
+        def spent() -> float:
+            return before + time.monotonic() - start
+
         try:
-            yield lambda: before + time.monotonic() - start
+            yield spent
         finally:
-            seconds = before + time.monotonic() - start
-            write_json(path, {"identity": identity, "seconds": seconds})
+            write_json(path, {"identity": identity, "seconds": spent()})
 
     def _train_or_copy(self, core: int | None, run: Run) -> pathlib.Path:
         folder, options = self.folder(run), []
