@@ -1,11 +1,12 @@
 """The paper's claims on the embedded benchmark: trains all rows, compares, writes the page.
 
-    python -m benchmarks.claims --output runs/claims [--seeds 3] [--only fig5_k30,dense]
+    python -m benchmarks.claims --output runs/claims [--seeds 3] [--first_seed 0] [--only dense]
 
 Renders moving_actors, computes its flow (DIS), makes records, trains and evaluates every row of
 benchmarks/claims/matrix.py with every seed, fuses, and writes OUTPUT/results.json, whose numbers
 `python -m benchmarks.claims.page` puts on docs/claims.md. Runs go side by side, each on a core of
 its own; what is finished is kept, and what was interrupted continues: the same command goes on.
+Seeds may be of different machines (--first_seed): the page puts their results together.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from step_jax.folder_lock import locked_folder
 def main() -> None:
     arguments = parse_arguments()
     scale = matrix.SCALES[arguments.scale]
-    runs = planned(arguments.only or [*matrix.ROWS, *matrix.DERIVED], arguments.seeds)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    runs = planned(arguments.only or [*matrix.ROWS, *matrix.DERIVED], seeds)
     signal.signal(signal.SIGTERM, _interrupt)
     with locked_folder(arguments.output):
         data = preparation.prepare(scale, arguments.data or arguments.output / "data")
@@ -47,16 +49,19 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m benchmarks.claims", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--only", type=_names, default=(), help="rows, comma-separated (all)")
-    parser.add_argument("--seeds", type=int, default=3, help="of every row: 0, 1, ... (3)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of every row (3)")
+    parser.add_argument("--first_seed", type=int, default=0, help="the others follow it (0)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/claims"))
     parser.add_argument("--data", type=pathlib.Path, help="of the benchmark (OUTPUT/data)")
     parser.add_argument("--scale", choices=matrix.SCALES, default="small")
     parser.add_argument("--together", type=int, help="runs side by side (the scale's)")
     arguments = parser.parse_args()
-    for name in ("seeds", "together"):
+    for name, least in (("seeds", 1), ("first_seed", 0), ("together", 1)):
         value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: expected 1 or more")
+        if value is not None and value < least:
+            raise InputError(f"--{name} {value}: expected {least} or more")
+    if arguments.first_seed + arguments.seeds > _MOST_SEEDS:
+        raise InputError(f"--first_seed, --seeds: expected seeds below {_MOST_SEEDS}")
     return arguments
 
 
@@ -97,12 +102,12 @@ def seconds_left(known: dict[Run, float], left: list[Run]) -> float:
 
 def write_results(arguments: argparse.Namespace, scale: matrix.Scale, runner: Runner) -> None:
     """Of all finished runs that are in the folder, those of earlier calls too."""
-    everything = planned([*matrix.ROWS, *matrix.DERIVED], seeds=_MOST_SEEDS)
+    everything = planned([*matrix.ROWS, *matrix.DERIVED], range(_MOST_SEEDS))
     write_json(
         arguments.output / results.FILE,
         {
             "scale": scale.name,
-            "machine": machine.describe(),
+            "machines": [machine.describe()],
             "records": runner.data.digest,
             "preset": moving_actors.get_config().to_dict(),
             "rows": {row: scale.changes_of(row) for row in matrix.ROWS},

@@ -1,4 +1,4 @@
-"""Puts the results on docs/claims.md: python -m benchmarks.claims.page --results FILE.
+"""Puts the results on docs/claims.md: python -m benchmarks.claims.page --results FILE [FILE ...].
 
 What stands between the page's two marks is written anew, the rest of it is left. docs/claims.png is
 drawn beside it, and the results are kept as docs/claims.json.
@@ -23,15 +23,20 @@ def main() -> None:
         prog="python -m benchmarks.claims.page", description=__doc__.splitlines()[0]
     )
     runs = pathlib.Path("runs/claims")
-    parser.add_argument("--results", type=pathlib.Path, default=runs / results.FILE)
+    parser.add_argument(
+        "--results", type=pathlib.Path, nargs="+", default=[runs / results.FILE],
+        help="of one machine or more; docs/claims.json may be one, to add to it",
+    )  # fmt: skip
     parser.add_argument("--speed", type=pathlib.Path, help="what benchmarks.claims.speed measured")
     parser.add_argument("--checks", type=pathlib.Path, help="what benchmarks.claims.checks told")
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/claims.md"))
     arguments = parser.parse_args()
-    found = _read(arguments.results)
-    measured = _read(arguments.speed) if arguments.speed else None
+    found, unlike = results.merged({str(path): _read(path) for path in arguments.results})
+    for line in unlike:
+        print(f"unlike numbers of one run: {line}")
+    measured = _read(arguments.speed) if arguments.speed else found.get("speed")
     speed = measured["speed"] if measured else None
-    checks = _read(arguments.checks) if arguments.checks else None
+    checks = _read(arguments.checks) if arguments.checks else found.get("checks")
     rows = results.by_row(found["runs"])
     numbers = tables.page(rows, speed, checks)
     page = with_numbers(arguments.page.read_text("utf-8"), numbers)

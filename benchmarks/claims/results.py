@@ -9,9 +9,12 @@ import numpy as np
 
 from benchmarks.claims import matrix
 from benchmarks.claims.runs import Run, Runner
+from step_jax.errors import InputError
 from step_jax.training_log import read_log
 
 FILE = "results.json"
+# What results that are put together have in common.
+_COMMON = ("scale", "records", "preset", "rows", "fusions", "strides")
 # The last reports of a training's log, over which its proposals' overlaps are averaged.
 _LAST_SHARE = 0.2
 
@@ -66,6 +69,43 @@ def overlaps(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "overlap": [float(a @ b) for a, b in zip(histograms, middles, strict=True)],
         "overlap_histogram": [shares.round(5).tolist() for shares in histograms],
     }
+
+
+def merged(found: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Results of several machines as one, and a line for each run with unlike numbers.
+
+    Args:
+      found: file -> what is in it. Of a run that several have, the first file's counts.
+
+    Raises InputError where they are not of the same matrix and the same records.
+    """
+    (first, told), *others = found.items()
+    for file, other in others:
+        for key in _COMMON:
+            if other[key] != told[key]:
+                raise InputError(f"{file}: its {key!r} are not those of {first}; leave one out")
+    kept: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    unlike = []
+    for file, own in found.items():
+        for run in own["runs"]:
+            name = Run(run["row"], run["seed"]).name
+            counted, counts = kept.setdefault(name, (file, run))
+            if _numbers(run) != _numbers(counts):
+                unlike.append(
+                    f"{name}: {_told(counts)} in {counted}, which counts, {_told(run)} in {file}"
+                )
+    machines = [machine for own in found.values() for machine in own["machines"]]
+    runs = sorted((run for _, run in kept.values()), key=lambda run: run["seed"])
+    return {**told, "machines": machines, "runs": runs}, unlike
+
+
+def _numbers(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What repeats to the last bit on the same kind of machine."""
+    return {key: value for key, value in run.items() if key != "seconds"}
+
+
+def _told(run: Mapping[str, Any]) -> str:
+    return " ".join(f"{value:.2f}" for value in run["frame_map"])
 
 
 def by_row(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

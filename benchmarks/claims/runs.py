@@ -48,14 +48,14 @@ class Run:
         return output / "runs" / self.row / f"seed{self.seed}"
 
 
-def planned(rows: Sequence[str], seeds: int) -> list[Run]:
+def planned(rows: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """All rows with one seed before the next seed; each after what it is made of."""
     order = [*matrix.ROWS, *matrix.DERIVED]
     for row in rows:
         if row not in order:
             raise InputError(f"--only {row}: expected some of {', '.join(order)}")
     needed = {*rows} | {part for row in rows for part in matrix.DERIVED.get(row, ())}
-    return [Run(row, seed) for seed in range(seeds) for row in order if row in needed]
+    return [Run(row, seed) for seed in seeds for row in order if row in needed]
 
 
 @dataclasses.dataclass(frozen=True)

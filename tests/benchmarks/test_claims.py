@@ -97,13 +97,14 @@ def test_speed_is_of_the_detectors_of_figure_6():
 
 
 def test_seeds_come_one_after_the_other_and_fusions_bring_their_parts():
-    found = runs.planned(["late"], seeds=2)
+    found = runs.planned(["late"], range(2))
     assert found == [
         Run(matrix.FULL, 0), Run("table1b_flow", 0), Run("late", 0),
         Run(matrix.FULL, 1), Run("table1b_flow", 1), Run("late", 1),
     ]  # fmt: skip
+    assert runs.planned(["dense"], range(2, 4)) == [Run("dense", 2), Run("dense", 3)]
     with pytest.raises(InputError, match="--only fig7: expected some of fig5_anticipate"):
-        runs.planned(["fig7"], seeds=1)
+        runs.planned(["fig7"], range(1))
 
 
 class ScriptedRunner(Runner):
@@ -162,7 +163,8 @@ def test_what_is_made_of_runs_comes_as_soon_as_they_are_there(tmp_path, monkeypa
         calls.append((run.name, [part for part in command if "eval.stride" in part]))
 
     monkeypatch.setattr(runner, "_call", called)
-    made = [run.name for run, _ in runner.make(runs.planned(["late", "fig5_k30_stride1"], seeds=2))]
+    planned = runs.planned(["late", "fig5_k30_stride1"], range(2))
+    made = [run.name for run, _ in runner.make(planned)]
     of_seed = [matrix.FULL, "fig5_k30", "table1b_flow", "late", "fig5_k30_stride1"]
     assert made == [f"{row}/seed{seed}" for seed in range(2) for row in of_seed]
     assert [one for one in calls if one[1]] == [
@@ -288,6 +290,34 @@ def test_overlaps_are_of_the_end_of_training():
 def test_runs_of_a_row_end_where_a_seed_is_missing():
     found = [{"row": "dense", "seed": seed} for seed in (0, 1, 3)]
     assert [run["seed"] for run in results.by_row(found)["dense"]] == [0, 1]
+
+
+def of_machine(*told, **changes):
+    """Results with runs of `dense`: (seed, frame-mAP)."""
+    common = {key: {} for key in ("scale", "records", "preset", "rows", "fusions", "strides")}
+    made = [
+        {"row": "dense", "seed": seed, "seconds": 10.0 * seed, "frame_map": [value]}
+        for seed, value in told
+    ]
+    return {**common, "machines": [{"cores": len(told)}], "runs": made, **changes}
+
+
+def test_results_of_several_machines_are_put_together():
+    a, b = of_machine((2, 30.0), (0, 10.0)), of_machine((1, 20.0), (2, 30.0), speed={"dense": 1})
+    b["runs"][1]["seconds"] = 5.0
+    found, unlike = results.merged({"a": a, "b": b})
+    assert [(run["seed"], run["seconds"]) for run in found["runs"]] == [(0, 0), (1, 10), (2, 20)]
+    assert found["machines"] == [{"cores": 2}, {"cores": 2}]
+    assert unlike == []
+    b["runs"][1]["frame_map"] = [30.25]
+    found, unlike = results.merged({"a": a, "b": b})
+    assert found["runs"][2]["frame_map"] == [30.0]
+    assert unlike == ["dense/seed2: 30.00 in a, which counts, 30.25 in b"]
+
+
+def test_results_of_other_records_are_refused():
+    with pytest.raises(InputError, match="b: its 'records' are not those of a"):
+        results.merged({"a": of_machine((0, 10.0)), "b": of_machine((1, 20.0), records="other")})
 
 
 # --- statements -----------------------------------------------------------------------------------
@@ -522,7 +552,8 @@ def test_the_picture_is_drawn_of_some_rows_and_of_all(tmp_path):
 
 
 def test_results_and_page_go_through_files(tmp_path, monkeypatch, capsys):
-    found = {"runs": [run for own in everything(2).values() for run in own]}
+    made = [run for own in everything(2).values() for run in own]
+    found = {"machines": [], "runs": sorted(made, key=lambda run: run["seed"])}
     (tmp_path / "results.json").write_text(json.dumps(found))
     (tmp_path / "speed.json").write_text(json.dumps({"machine": {}, "speed": SPEED}))
     (tmp_path / "checks.json").write_text(json.dumps(CHECKS))
