@@ -140,15 +140,10 @@ def time_whole(
 
 def whole_flops(predictor: Predictor, clips: np.ndarray) -> int:
     """Of one device's share."""
-    step = inference.make_predict_step(predictor.detector, initial_tubes=initial_tubes(predictor))
+    tubes = predictor.initial_tubes
+    step = inference.make_predict_step(predictor.detector, initial_tubes=tubes)
     share = clips[: len(clips) // jax.local_device_count()]
     return arithmetic.plain_flops(step, predictor.variables, share)
-
-
-def initial_tubes(predictor: Predictor) -> np.ndarray:
-    side = predictor.image_size
-    chunk = predictor.detector.plan.chunk
-    return proposals.initial_tubes(predictor.proposals, num_frames=chunk, height=side, width=side)
 
 
 def run_parts(split: parts.Parts, predictor: Predictor, clips: np.ndarray) -> None:
@@ -171,7 +166,7 @@ def run_parts(split: parts.Parts, predictor: Predictor, clips: np.ndarray) -> No
     if detector.scene_context is not None:
         scene_context = apply(lambda module, maps: module.scene_context(maps))
         context = split.run("context", scene_context, variables, maps)
-    tubes = initial_tubes(predictor)
+    tubes = predictor.initial_tubes
     tubes = jax.numpy.broadcast_to(tubes, (len(clips), *tubes.shape))
     for step in range(detector.plan.num_steps):
         rois = split.run(f"RoI {step + 1}", apply("roi_features", step), variables, maps, tubes)

@@ -28,7 +28,7 @@ import optax
 from ml_collections import ConfigDict
 
 from benchmarks import arithmetic, configuration, machine, parts
-from step_jax import inference, parallel, proposals
+from step_jax import inference, parallel
 from step_jax.cli import run_command
 from step_jax.detector_loss import normalise_clips
 from step_jax.files import write_json
@@ -102,13 +102,10 @@ class Training:
     ):
         predictor = inference.abstract_predictor(described)
         self.detector: StepDetector = predictor.detector
-        side = predictor.image_size
-        self.tubes = proposals.initial_tubes(
-            predictor.proposals, num_frames=self.detector.plan.chunk, height=side, width=side
-        )
+        self.tubes = predictor.initial_tubes
         self.variables = (initialise or init_variables)(
             self.detector,
-            image_size=side,
+            image_size=predictor.image_size,
             num_proposals=len(self.tubes),
             key=jax.random.key(0),
         )
@@ -118,7 +115,7 @@ class Training:
         self.batch = random_batch(
             batch_size,
             frames=self.input_frames,
-            side=side,
+            side=predictor.image_size,
             channels=self.detector.backbone.channels,
             tubes=config.data.max_tubes,
             classes=len(predictor.classes),

@@ -111,14 +111,18 @@ class Predictor:
     flow_side: int = 0
 
     def __post_init__(self):
-        tubes = proposals.initial_tubes(
+        predict = make_predict_step(self.detector, initial_tubes=self.initial_tubes)
+        object.__setattr__(self, "_predict", parallel.data_parallel_map(predict))
+
+    @functools.cached_property
+    def initial_tubes(self) -> np.ndarray:
+        """What the first step is fed: `[M, K, 4]` in input pixels, K in feature frames."""
+        return proposals.initial_tubes(
             self.proposals,
             num_frames=self.detector.plan.chunk,
             height=self.image_size,
             width=self.image_size,
         )
-        predict = make_predict_step(self.detector, initial_tubes=tubes)
-        object.__setattr__(self, "_predict", parallel.data_parallel_map(predict))
 
     def with_variables(self, variables: PyTree, *, step: int) -> Predictor:
         """The same detector after other updates; what was compiled for this one serves it too."""

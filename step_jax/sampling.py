@@ -73,12 +73,11 @@ def sample_proposals(
       min(M, max_positives + max(all negatives)) slots: positives first, then negatives.
     """
     check_weights(positive_weights, negative_weights)
-    overlaps = jnp.where(tube_mask[:, None], overlaps, -1.0)
-    claimer = claim_proposals(overlaps, claim_without_overlap=claim_without_overlap)
+    claimer, eligible = roles(
+        overlaps, tube_mask, threshold=threshold, claim_without_overlap=claim_without_overlap
+    )
     claimed = claimer >= 0
-    best = overlaps.max(axis=0)
-    above = best > threshold
-    owner = overlaps.argmax(axis=0)
+    owner = _of_real(overlaps, tube_mask).argmax(axis=0)
     if keep_claims:
         owner = jnp.where(claimed, claimer, owner)
 
@@ -92,15 +91,29 @@ def sample_proposals(
     }
     # A claimed proposal always goes before the others: each tube has at least one positive.
     weights = jnp.where(claimed, 1e3, log_weights[positive_weights])
-    order = _gumbel(key_positive, weights, claimed | above)
+    order = _gumbel(key_positive, weights, eligible)
     positive_index, positive = _top(order, min(max_positives, number))
-    order = _gumbel(key_negative, log_weights[negative_weights], ~(claimed | above))
+    order = _gumbel(key_negative, log_weights[negative_weights], ~eligible)
     negative_index, negative = _top(order, min(max_negatives, number))
     allowed = jnp.where(
         tube_mask.any(), positive.sum() * negatives_per_positive, background_negatives
     )
     negative &= jnp.arange(negative.shape[0]) < allowed
     return _packed(positive_index, positive, negative_index, negative, owner, number)
+
+
+def roles(
+    overlaps: Array, tube_mask: Array, *, threshold: float, claim_without_overlap: bool = False
+) -> tuple[Array, Array]:
+    """What a clip's proposals may be drawn as; the arguments are `sample_proposals`'.
+
+    Returns:
+      claimer: int32 `[M]`, the tube that claims each proposal, -1 for none.
+      eligible: bool `[M]`, whether it may be a positive; all others may be negatives.
+    """
+    overlaps = _of_real(overlaps, tube_mask)
+    claimer = claim_proposals(overlaps, claim_without_overlap=claim_without_overlap)
+    return claimer, (claimer >= 0) | (overlaps.max(axis=0) > threshold)
 
 
 def claim_proposals(overlaps: Array, *, claim_without_overlap: bool = False) -> Array:
@@ -136,6 +149,11 @@ def check_weights(positive_weights: str, negative_weights: str) -> None:
     ):
         if value not in allowed:
             raise InputError(f"loss.{name} {value!r}: expected one of {', '.join(allowed)}")
+
+
+def _of_real(overlaps: Array, tube_mask: Array) -> Array:
+    """Padded tubes overlap less than nothing."""
+    return jnp.where(tube_mask[:, None], overlaps, -1.0)
 
 
 def _gumbel(key: Array, log_weights: Array, mask: Array) -> Array:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.claims.checks --output runs/claims --rows fig5_anticipate,fig5_k30
 
-Short measurements of finished rows (RGB, seed 0), as training would go on with them, on a window of
-each test video, around the middle of its first tube: which parameters each step's losses reach,
+Short measurements of finished rows (RGB, one seed), as training would go on with them, on a window
+of each test video, around the middle of its first tube: which parameters each step's losses reach,
 whether every ground-truth tube has a positive, whether negatives are drawn by their scores (Section
 3.4), and how near to the ground truth tubes are in the frames that they were extended by. They are
 written to OUTPUT/checks.json.
@@ -12,6 +12,7 @@ written to OUTPUT/checks.json.
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from benchmarks.claims import config, matrix
 from benchmarks.claims.preparation import ANNOTATIONS
 from benchmarks.claims.runs import Run
 from step_jax import boxes as box_ops
-from step_jax import detector_loss, proposals, sampling, step_samples, training_targets
+from step_jax import detector_loss, sampling, step_samples, training_targets
 from step_jax.annotations import Annotations, Video, read_native
 from step_jax.cli import run_command
 from step_jax.errors import InputError
@@ -52,13 +53,11 @@ class Trained(NamedTuple):
     """A row's detector and how it was trained.
 
     Attributes:
-      tubes: `[M, K, 4]`, its initial ones.
       max_tubes: that ground truth is padded to.
     """
 
     predictor: Predictor
     options: LossOptions
-    tubes: np.ndarray
     max_tubes: int
 
     @property
@@ -72,6 +71,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/claims"))
     parser.add_argument("--rows", required=True, help="of the matrix, comma-separated; RGB alone")
+    parser.add_argument("--seed", type=int, default=0, help="of the runs (0)")
     parser.add_argument("--scale", choices=matrix.SCALES, default="small")
     parser.add_argument("--data", type=pathlib.Path, help="of the benchmark (OUTPUT/data)")
     arguments = parser.parse_args()
@@ -79,7 +79,8 @@ def main() -> None:
     annotations = read_native(data / ANNOTATIONS)
     found = {}
     for row in arguments.rows.split(","):
-        trained = load(Run(row, 0).folder(arguments.output), f"{arguments.scale}/{row}")
+        workdir = Run(row, arguments.seed).folder(arguments.output)
+        trained = load(workdir, f"{arguments.scale}/{row}")
         batches = list(tqdm.tqdm(read_batches(annotations, trained), desc=row))
         norms, unreached = gradients(trained, batches[0])
         found[row] = {
@@ -95,11 +96,7 @@ def load(workdir: pathlib.Path, name: str) -> Trained:
     if own.data.modality != "rgb":
         raise InputError(f"{name} reads {own.data.modality}; expected rows that read RGB alone")
     predictor = load_predictor(workdir)
-    side = predictor.image_size
-    tubes = proposals.initial_tubes(
-        predictor.proposals, num_frames=predictor.detector.plan.chunk, height=side, width=side
-    )
-    return Trained(predictor, LossOptions(**own.loss.to_dict()), tubes, own.data.max_tubes)
+    return Trained(predictor, LossOptions(**own.loss.to_dict()), own.data.max_tubes)
 
 
 def read_batches(annotations: Annotations, trained: Trained) -> Iterator[Batch]:
@@ -180,8 +177,8 @@ def _terms(trained: Trained, variables: PyTree, batch: Batch) -> detector_loss.T
     clips = detector_loss.normalise_clips(batch["clips"])
     features, _ = detector_loss.training_features(detector, variables, clips)
     chosen, _ = detector_loss.choose_all(
-        detector, variables, features, trained.tubes, batch, jax.random.key(0),
-        jnp.arange(len(clips)), options=options,
+        detector, variables, features, trained.predictor.initial_tubes, batch,
+        jax.random.key(0), jnp.arange(len(clips)), options=options,
     )  # fmt: skip
     wanted = detector_loss.loss_targets(detector, batch, options)
     return detector_loss.step_terms(detector, variables, features, chosen, wanted, options=options)
@@ -212,7 +209,7 @@ def _look(trained: Trained, batch: Batch) -> list[dict[str, SumCount]]:
     clips = detector_loss.normalise_clips(batch["clips"])
     features, _ = detector_loss.training_features(detector, variables, clips)
     candidates = step_samples.infer_candidates(
-        detector, variables, features, trained.tubes, wanted,
+        detector, variables, features, trained.predictor.initial_tubes, wanted,
         image_size=clips.shape[2:4], options=options,
     )  # fmt: skip
     index = jnp.arange(len(clips))
@@ -253,9 +250,9 @@ def negative_scores(
     samples: sampling.Samples, scores: Array, overlaps: Array, tube_mask: Array, threshold: float
 ) -> dict[str, SumCount]:
     """Mean scores of a clip's drawn negatives, and of all that could have been: the pool."""
-    masked = jnp.where(tube_mask[..., None], overlaps, -1.0)
-    claimed = jax.vmap(sampling.claim_proposals)(masked) >= 0
-    allowed = ~(claimed | (masked.max(axis=1) > threshold))
+    roles = functools.partial(sampling.roles, threshold=threshold)
+    _, eligible = jax.vmap(roles)(overlaps, tube_mask)
+    allowed = ~eligible
     drawn = jnp.take_along_axis(scores, samples.index, axis=1)
     has = samples.negative.any(axis=1)
     clips = has.sum(dtype=jnp.float32)

@@ -93,6 +93,21 @@ def test_speed_is_of_the_detectors_of_figure_6():
             assert len(initial_boxes(spec)) == int(name.removeprefix("proposals_"))
 
 
+def test_a_detector_with_two_names_is_measured_once(monkeypatch):
+    made = []
+
+    def _detector(described):
+        made.append(described)
+        return lambda: None
+
+    monkeypatch.setattr(speed, "_detector", _detector)
+    found = speed.measure("smoke", rounds=3)
+    assert found.keys() == speed.changes().keys()
+    assert found["steps_1"] == found["extended_1"]
+    assert found["steps_3"] == found["proposals_11"]
+    assert len(made) == len(found) - 2
+
+
 # --- runs -----------------------------------------------------------------------------------------
 
 

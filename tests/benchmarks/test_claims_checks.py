@@ -10,7 +10,6 @@ import pytest
 from benchmarks import configuration
 from benchmarks.claims import checks, config
 from configs import moving_actors, ucf101_24
-from step_jax import proposals
 from step_jax.annotations import Tube, Video
 from step_jax.errors import InputError
 from step_jax.inference import abstract_predictor
@@ -35,7 +34,7 @@ def test_targets_are_those_of_the_window_in_input_pixels():
     predictor = SimpleNamespace(
         input_frames=6, clip_frames=2, image_size=96, classes=("a", "b", "c")
     )
-    row = checks.Trained(predictor, options=None, tubes=None, max_tubes=3)
+    row = checks.Trained(predictor, options=None, max_tubes=3)
     found = checks.targets(video, row, first=1)  # of which frames 3 and 4 are the target clip
     np.testing.assert_array_equal(
         found["box_mask"], [[0, 0, 0, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0] * 6]
@@ -97,14 +96,12 @@ def trained():
     }
     own = configuration.changed(moving_actors.get_config(), small)
     template = abstract_predictor(configuration.describe("configs/moving_actors.py", own))
-    tubes = proposals.initial_tubes(
-        template.proposals, num_frames=template.detector.plan.chunk, height=32, width=32
-    )
+    number = len(template.initial_tubes)
     variables = init_variables(
-        template.detector, image_size=32, num_proposals=len(tubes), key=jax.random.key(0)
+        template.detector, image_size=32, num_proposals=number, key=jax.random.key(0)
     )
     predictor = template.with_variables(variables, step=0)
-    return checks.Trained(predictor, LossOptions(**own.loss.to_dict()), tubes, max_tubes=4)
+    return checks.Trained(predictor, LossOptions(**own.loss.to_dict()), max_tubes=4)
 
 
 @pytest.fixture(scope="module")
