@@ -264,7 +264,7 @@ Pairs = Sequence[tuple[Workload, Counted]]
 
 def models_table(pairs: Pairs) -> str:
     rows = [
-        ("parameters", lambda w, c: f"{c.parameters:,}"),
+        ("trained parameters", lambda w, c: f"{c.parameters:,}"),
         ("gradient", lambda w, c: _bytes(c.gradient_bytes)),
         ("checkpoint (variables, Adam's two moments)", lambda w, c: _bytes(c.checkpoint_bytes)),
         ("checkpoint written at {disk}", lambda w, c: _checkpoint_seconds(c)),

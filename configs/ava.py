@@ -1,4 +1,4 @@
-"""AVA (Section 4.1), 60 classes a keyframe. Needs a GPU with 16 GB or more, or several.
+"""AVA (Section 4.1), 60 classes a keyframe. For GPUs; docs/training.md tells what saves memory.
 
     python train.py --config=configs/ava.py --workdir=runs/ava \
         --config.data.records=data/ava/records --config.data.annotations=data/ava/annotations \

@@ -49,7 +49,7 @@ def data() -> dict:
         # Parts that the records are read in, each with an equal share of every batch: a multiple of
         # the processes of a run. With it, and not with the processes, the batches change.
         "streams": 1,
-        "threads": 0,  # of the input pipeline; 0 lets tf.data choose
+        "threads": 0,  # of the input pipeline; 0: one a core
         # Damaged records of a process that are skipped and counted; at one more it stops.
         "max_damaged": 0,
     }

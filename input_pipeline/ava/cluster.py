@@ -26,7 +26,7 @@ def run_on_beam(jobs: Sequence[ShardJob], *, runner: str, options: str = ""):
     except ImportError as error:
         raise InputError(
             f"--beam_runner needs Apache Beam ({error}); install the extra: pip install "
-            "'step_jax[beam]'"
+            "'.[data,beam]' in the project's folder"
         ) from error
     flags = PipelineOptions(shlex.split(options), runner=runner)
     with beam.Pipeline(options=flags) as pipeline:
