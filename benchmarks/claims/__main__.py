@@ -15,13 +15,13 @@ import argparse
 import pathlib
 import signal
 import time
+from typing import Any
 
 import tqdm
 
 from benchmarks import machine
 from benchmarks.claims import matrix, preparation, results
-from benchmarks.claims.runs import Run, Runner, planned
-from configs import moving_actors
+from benchmarks.claims.runs import Run, Runner, planned, row_names
 from step_jax.cli import run_command
 from step_jax.errors import InputError
 from step_jax.files import write_json
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.claims", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--only", type=_names, default=(), help="rows, comma-separated (all)")
+    parser.add_argument("--only", type=row_names, default=(), help="rows, comma-separated (all)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds of every row (3)")
     parser.add_argument("--first_seed", type=int, default=0, help="the others follow it (0)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/claims"))
@@ -63,10 +63,6 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.first_seed + arguments.seeds > _MOST_SEEDS:
         raise InputError(f"--first_seed, --seeds: expected seeds below {_MOST_SEEDS}")
     return arguments
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
 
 
 def _interrupt(*_: object) -> None:
@@ -106,16 +102,17 @@ def write_results(arguments: argparse.Namespace, scale: matrix.Scale, runner: Ru
     write_json(
         arguments.output / results.FILE,
         {
-            "scale": scale.name,
-            "machines": [machine.describe()],
+            "machines": [_machine()],
             "records": runner.data.digest,
-            "preset": moving_actors.get_config().to_dict(),
-            "rows": {row: scale.changes_of(row) for row in matrix.ROWS},
-            "fusions": matrix.FUSIONS,
-            "strides": matrix.STRIDES,
+            **results.described(scale),
             "runs": results.collect(runner, everything),
         },
     )
+
+
+def _machine() -> dict[str, Any]:
+    """What numbers may depend on; the load is no part of that."""
+    return {key: value for key, value in machine.describe().items() if key != "load"}
 
 
 _MOST_SEEDS = 100

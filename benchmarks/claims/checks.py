@@ -23,11 +23,10 @@ import numpy as np
 import optax
 import tqdm
 
-from benchmarks.claims import config, matrix
 from benchmarks.claims.preparation import ANNOTATIONS
-from benchmarks.claims.runs import Run
+from benchmarks.claims.runs import planned, row_names
 from step_jax import boxes as box_ops
-from step_jax import detector_loss, sampling, step_samples, training_targets
+from step_jax import detector_loss, run_folder, sampling, step_samples, training_targets
 from step_jax.annotations import Annotations, Video, read_native
 from step_jax.cli import run_command
 from step_jax.errors import InputError
@@ -70,33 +69,34 @@ def main() -> None:
         prog="python -m benchmarks.claims.checks", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/claims"))
-    parser.add_argument("--rows", required=True, help="of the matrix, comma-separated; RGB alone")
+    parser.add_argument(
+        "--rows", type=row_names, required=True, help="of the matrix, comma-separated; RGB alone"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the runs (0)")
-    parser.add_argument("--scale", choices=matrix.SCALES, default="small")
     parser.add_argument("--data", type=pathlib.Path, help="of the benchmark (OUTPUT/data)")
     arguments = parser.parse_args()
     data = arguments.data or arguments.output / "data"
     annotations = read_native(data / ANNOTATIONS)
     found = {}
-    for row in arguments.rows.split(","):
-        workdir = Run(row, arguments.seed).folder(arguments.output)
-        trained = load(workdir, f"{arguments.scale}/{row}")
-        batches = list(tqdm.tqdm(read_batches(annotations, trained), desc=row))
+    for run in planned(arguments.rows, [arguments.seed]):
+        trained = load(run.folder(arguments.output))
+        batches = list(tqdm.tqdm(read_batches(annotations, trained), desc=run.row))
         norms, unreached = gradients(trained, batches[0])
-        found[row] = {
+        found[run.row] = {
             "gradients": norms, "unreached": unreached, "steps": steps(trained, batches),
         }  # fmt: skip
-        write_json(arguments.output / FILE, found)
+        write_json(arguments.output / FILE, {"seed": arguments.seed, "rows": found})
     print(arguments.output / FILE)
 
 
-def load(workdir: pathlib.Path, name: str) -> Trained:
-    """A finished run of the row that `config` calls by that name. Raises InputError for flow."""
-    own = config.get_config(name)
-    if own.data.modality != "rgb":
-        raise InputError(f"{name} reads {own.data.modality}; expected rows that read RGB alone")
-    predictor = load_predictor(workdir)
-    return Trained(predictor, LossOptions(**own.loss.to_dict()), own.data.max_tubes)
+def load(workdir: pathlib.Path) -> Trained:
+    """A finished training. Raises InputError for others, and for those that read flow."""
+    if run_folder.finished_step(workdir) is None:
+        raise InputError(f"{workdir}: has no finished training; expected one that claims made")
+    own = run_folder.read_config(workdir)
+    if own["data"]["modality"] != "rgb":
+        raise InputError(f"{workdir}: reads {own['data']['modality']}; expected RGB alone")
+    return Trained(load_predictor(workdir), LossOptions(**own["loss"]), own["data"]["max_tubes"])
 
 
 def read_batches(annotations: Annotations, trained: Trained) -> Iterator[Batch]:
@@ -229,7 +229,14 @@ def _look(trained: Trained, batch: Batch) -> list[dict[str, SumCount]]:
                     "positives": seen["positives"],
                     "negatives": seen["negatives"],
                     "tubes_with_positive": with_positive(samples, wanted.tube_mask),
-                    **negative_scores(samples, own.scores, overlaps, wanted.tube_mask, threshold),
+                    **negative_scores(
+                        samples,
+                        own.scores,
+                        overlaps,
+                        wanted.tube_mask,
+                        threshold=threshold,
+                        claim_without_overlap=options.claim_without_overlap,
+                    ),
                     **overlaps_by_frames(own.tubes, overlaps, wanted, detector.plan, step),
                 }
             )
@@ -247,10 +254,13 @@ def with_positive(samples: sampling.Samples, tube_mask: Array) -> SumCount:
 
 
 def negative_scores(
-    samples: sampling.Samples, scores: Array, overlaps: Array, tube_mask: Array, threshold: float
+    samples: sampling.Samples, scores: Array, overlaps: Array, tube_mask: Array, **rules: Any
 ) -> dict[str, SumCount]:
-    """Mean scores of a clip's drawn negatives, and of all that could have been: the pool."""
-    roles = functools.partial(sampling.roles, threshold=threshold)
+    """Mean scores of a clip's drawn negatives, and of all that could have been: the pool.
+
+    `rules` are `sampling.roles`'.
+    """
+    roles = functools.partial(sampling.roles, **rules)
     _, eligible = jax.vmap(roles)(overlaps, tube_mask)
     allowed = ~eligible
     drawn = jnp.take_along_axis(scores, samples.index, axis=1)

@@ -19,19 +19,18 @@ FIGURE_5 = {
     "fig5_extrapolate": "extrapolation",
     FULL: "anticipation",
 }
-# Row -> its name, and in how many windows a frame lies.
 FIGURE_5_STRIDES = {
-    FULL: "anticipation, every 5 frames: 1.2",
-    "fig5_k30_stride25": "K = 30, every 25 frames: 1.2",
-    "fig5_k30": "K = 30, every 5 frames: 4.7",
-    "fig5_anticipate_stride1": "anticipation, every frame: 6",
-    "fig5_k30_stride1": "K = 30, every frame: 30",
+    FULL: "anticipation, every 5 frames",
+    "fig5_k30_stride25": "K = 30, every 25 frames",
+    "fig5_k30": "K = 30, every 5 frames",
+    "fig5_anticipate_stride1": "anticipation, every frame",
+    "fig5_k30_stride1": "K = 30, every frame",
 }
 SECTION_42 = {
     FULL: "all",
     "without_scene_context": "no context",
     "without_hard_sampling": "no hard sampling",
-    "without_rising_thresholds": "one threshold",
+    "without_rising_thresholds": "one threshold, .35",
 }
 SECTION_42_M34 = {
     "fig6b_m34": "K = 6, M = 34",

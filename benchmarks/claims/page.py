@@ -31,18 +31,21 @@ def main() -> None:
     parser.add_argument("--checks", type=pathlib.Path, help="what benchmarks.claims.checks told")
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/claims.md"))
     arguments = parser.parse_args()
-    found, unlike = results.merged({str(path): _read(path) for path in arguments.results})
-    for line in unlike:
-        print(f"unlike numbers of one run: {line}")
+    read = {str(path): _read(path) for path in arguments.results}
+    for path, own in read.items():
+        results.check(own, path)
+    found = results.merged(read)
+    if not found["runs"]:
+        raise InputError(f"{', '.join(read)}: no run is finished; the page is left as it was")
     measured = _read(arguments.speed) if arguments.speed else found.get("speed")
     speed = measured["speed"] if measured else None
     checks = _read(arguments.checks) if arguments.checks else found.get("checks")
     rows = results.by_row(found["runs"])
-    numbers = tables.page(rows, speed, checks)
+    numbers = tables.page(rows, measured, checks)
     page = with_numbers(arguments.page.read_text("utf-8"), numbers)
-    write_text(arguments.page, page)
     picture = arguments.page.with_suffix(".png")
     drawing.draw(rows, speed, picture)
+    write_text(arguments.page, page)
     kept = arguments.page.with_suffix(".json")
     write_json(kept, {**found, "speed": measured, "checks": checks})
     for path in (arguments.page, picture, kept):
@@ -61,7 +64,10 @@ def with_numbers(page: str, numbers: str) -> str:
 def _read(path: pathlib.Path) -> dict:
     if not path.exists():
         raise InputError(f"{path}: missing; docs/claims.md says what writes it")
-    return json.loads(path.read_text("utf-8"))
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}); make it anew") from error
 
 
 if __name__ == "__main__":

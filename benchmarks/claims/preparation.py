@@ -19,7 +19,10 @@ _HALO_BEFORE, _HALO_AFTER = 18, 29
 
 
 def prepare(scale: Scale, folder: pathlib.Path) -> Data:
-    """Makes what is missing. Raises InputError where a command fails, after what it says."""
+    """Makes what is missing.
+
+    Raises InputError where a command fails, after what it says, or the data are of another scale.
+    """
     annotations, flow, made = folder / ANNOTATIONS, folder / "flow", folder / "records"
     videos = annotations.parent
     train, test = scale.videos
@@ -34,7 +37,14 @@ def prepare(scale: Scale, folder: pathlib.Path) -> Data:
             "--flow_frames", FLOW_FRAMES, "--halo_before", _HALO_BEFORE,
             "--halo_after", _HALO_AFTER, "--output", made,
         )  # fmt: skip
-    return Data(annotations, made, records.load_info(made).digest)
+    info = records.load_info(made)
+    found = tuple(info.splits[split].num_videos for split in ("train", "test"))
+    if found != scale.videos:
+        raise InputError(
+            f"{folder}: holds {found} training and test videos; the scale {scale.name!r} has "
+            f"{scale.videos}; give it a folder of its own"
+        )
+    return Data(annotations, made, info.digest)
 
 
 def _call(module: str, *arguments: object) -> None:

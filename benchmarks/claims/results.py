@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from benchmarks.claims import matrix
 from benchmarks.claims.runs import Run, Runner
+from configs import moving_actors
 from step_jax.errors import InputError
 from step_jax.training_log import read_log
 
@@ -71,47 +73,72 @@ def overlaps(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def merged(found: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
-    """Results of several machines as one, and a line for each run with unlike numbers.
+def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of several machines as one: file -> what is in it.
 
-    Args:
-      found: file -> what is in it. Of a run that several have, the first file's counts.
-
-    Raises InputError where they are not of the same matrix and the same records.
+    Raises InputError where they are not of the same matrix and records, or have one run with other
+    numbers: fusions would be compared with other runs than those they were made of.
     """
     (first, told), *others = found.items()
     for file, other in others:
         for key in _COMMON:
             if other[key] != told[key]:
                 raise InputError(f"{file}: its {key!r} are not those of {first}; leave one out")
-    kept: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    unlike = []
+    kept: dict[Run, tuple[str, Mapping[str, Any]]] = {}
+    machines: list[Mapping[str, Any]] = []
     for file, own in found.items():
-        for run in own["runs"]:
-            name = Run(run["row"], run["seed"]).name
-            counted, counts = kept.setdefault(name, (file, run))
-            if _numbers(run) != _numbers(counts):
-                unlike.append(
-                    f"{name}: {_told(counts)} in {counted}, which counts, {_told(run)} in {file}"
+        machines += [machine for machine in own["machines"] if machine not in machines]
+        for numbers in own["runs"]:
+            run = Run(numbers["row"], numbers["seed"])
+            earlier, same = kept.setdefault(run, (file, numbers))
+            unlike = [key for key in same | numbers if not _is_same(key, same, numbers)]
+            if unlike:
+                raise InputError(
+                    f"{file}: {run.name} has other numbers than in {earlier} ({unlike[0]}); runs "
+                    "repeat to the last bit on machines of one kind, with one code: leave one out"
                 )
-    machines = [machine for own in found.values() for machine in own["machines"]]
-    runs = sorted((run for _, run in kept.values()), key=lambda run: run["seed"])
-    return {**told, "machines": machines, "runs": runs}, unlike
+    later = {key: value for _, own in others for key, value in own.items() if key not in told}
+    return {**later, **told, "machines": machines, "runs": _in_order(kept)}
 
 
-def _numbers(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What repeats to the last bit on the same kind of machine."""
-    return {key: value for key, value in run.items() if key != "seconds"}
+def _is_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return key == "seconds" or (key in a and key in b and a[key] == b[key])
 
 
-def _told(run: Mapping[str, Any]) -> str:
-    return " ".join(f"{value:.2f}" for value in run["frame_map"])
+def _in_order(kept: Mapping[Run, tuple[str, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    return [numbers for _, numbers in sorted(kept.values(), key=lambda pair: pair[1]["seed"])]
+
+
+def check(found: Mapping[str, Any], file: str) -> None:
+    """Raises InputError for results that are not of today's matrix, or of an older form."""
+    for key in (*_COMMON, "machines", "runs"):
+        if key not in found:
+            raise InputError(f"{file}: has no {key!r}; make it anew with benchmarks.claims")
+    if found["scale"] not in matrix.SCALES:
+        raise InputError(f"{file}: its scale is {found['scale']!r}; expected one of the matrix'")
+    for key, value in described(matrix.SCALES[found["scale"]]).items():
+        if found[key] != value:
+            raise InputError(
+                f"{file}: its {key!r} are not those of the matrix as it is; make it anew with "
+                "benchmarks.claims"
+            )
+
+
+def described(scale: matrix.Scale) -> dict[str, Any]:
+    """All configurations of the matrix, JSON-ready: the preset, and what rows change of it."""
+    told = {
+        "scale": scale.name,
+        "preset": moving_actors.get_config().to_dict(),
+        "rows": {row: scale.changes_of(row) for row in matrix.ROWS},
+        "fusions": matrix.FUSIONS,
+        "strides": matrix.STRIDES,
+    }
+    return json.loads(json.dumps(told))
 
 
 def by_row(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Runs of each row in the order of seeds, up to the first that is missing."""
+    """Runs of each row in the order of seeds."""
     rows: dict[str, list[Mapping[str, Any]]] = {row: [] for row in [*matrix.ROWS, *matrix.DERIVED]}
-    for run in found:
-        if run["seed"] == len(rows[run["row"]]):
-            rows[run["row"]].append(run)
+    for run in sorted(found, key=lambda run: run["seed"]):
+        rows[run["row"]].append(run)
     return rows

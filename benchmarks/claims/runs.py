@@ -48,12 +48,17 @@ class Run:
         return output / "runs" / self.row / f"seed{self.seed}"
 
 
+def row_names(text: str) -> tuple[str, ...]:
+    """Of a comma-separated option; `planned` checks them."""
+    return tuple(name for name in text.split(",") if name)
+
+
 def planned(rows: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """All rows with one seed before the next seed; each after what it is made of."""
     order = [*matrix.ROWS, *matrix.DERIVED]
     for row in rows:
         if row not in order:
-            raise InputError(f"--only {row}: expected some of {', '.join(order)}")
+            raise InputError(f"row {row!r}: expected some of {', '.join(order)}")
     needed = {*rows} | {part for row in rows for part in matrix.DERIVED.get(row, ())}
     return [Run(row, seed) for seed in seeds for row in order if row in needed]
 

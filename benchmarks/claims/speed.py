@@ -4,7 +4,7 @@
 
 Weights are random, which the speed does not depend on. One window at a time; the detectors take
 turns, so that what else the machine does falls on all of them. Frames a second are those of
-windows that do not overlap: K over the median time.
+windows that do not overlap: K over the median time. Decoding and flow are not in it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def changes() -> dict[str, matrix.Changes]:
     for number, row in PROPOSALS.items():
         found[f"proposals_{number}"] = matrix.ROWS[row]
     found["dense"] = matrix.ROWS["dense"]
+    found["early"] = matrix.ROWS["table1b_early"]
     return found
 
 

@@ -27,6 +27,7 @@ from benchmarks.claims.statements import (
     judge,
     mean_and_deviation,
 )
+from benchmarks.machine import summary
 
 _NONE = "-"
 _STEPS = 4  # at most
@@ -35,24 +36,23 @@ _FINER_THRESHOLDS = ("0.3", "0.5", "0.6", "0.7")
 
 
 def page(
-    results: Results, speed: Mapping[str, Any] | None, checks: Mapping[str, Any] | None = None
+    results: Results, measured: Mapping[str, Any] | None, checks: Mapping[str, Any] | None = None
 ) -> str:
-    """All of it, below one another.
-
-    speed: what `speed.measure` told, if it was measured. checks: row -> what `checks` told.
-    """
+    """All of it, below one another; `measured` and `checks` as those programs wrote them."""
+    speed = measured["speed"] if measured else None
     parts = [
-        statements_table([judge(one, results) for one in STATEMENTS]),
+        runs_line(results),
+        statements([judge(one, results) for one in STATEMENTS]),
         _titled("Table 1a: frame-mAP with S steps", by_step(results, TABLE_1A, steps=_STEPS)),
         _titled("Figure 5: temporal extension", figure_5(results)),
         _titled("Table 1b: modalities", table_1b(results)),
         _titled("Section 4.2: one technique removed at a time", section_42(results)),
         _titled("Figure 4: overlap of the input proposals", overlap_table(results)),
-        _titled("Figure 6: speed, and the number of proposals", figure_6(results, speed)),
-        _titled("Tables 2 and 3: against a dense set of proposals", table_2(results, speed)),
+        _titled("Figure 6: speed, and the number of proposals", figure_6(results, measured)),
+        _titled("Table 2: against a dense set of proposals", table_2(results, speed)),
     ]
     if checks:
-        parts.append(_titled("How the rows are trained", checked(checks)))
+        parts.append(_titled("How rows are trained", checked(checks)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,10 +60,37 @@ def _titled(title: str, text: str) -> str:
     return f"## {title}\n\n{text}"
 
 
-def statements_table(judged: Sequence[Judged]) -> str:
-    """Each statement with its comparisons, and how many of the twelve hold."""
+def runs_line(results: Results) -> str:
+    """How many runs there are, and which rows have not the seeds of the others."""
+    seeds = {row: tuple(run["seed"] for run in runs) for row, runs in results.items()}
+    number = sum(map(len, seeds.values()))
+    most = max(seeds.values(), key=len, default=())
+    others = [f"`{row}` {_listed(own)}" for row, own in seeds.items() if own != most]
+    told = f"{number} runs; seeds of every row: {_listed(most)}"
+    return f"{told}, but for {', '.join(others)}." if others else f"{told}."
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return " ".join(map(str, seeds)) or _NONE
+
+
+def statements(judged: Sequence[Judged]) -> str:
+    """How many of the twelve hold, they, and those beside them."""
     counted = [one for one in judged if one.statement.counted]
+    beside = [one for one in judged if not one.statement.counted]
     holding = sum(one.verdict == HOLDS for one in counted)
+    return "\n\n".join(
+        [
+            f"{holding} of {len(counted)} statements hold.",
+            statements_table(counted),
+            "Beside the twelve:",
+            statements_table(beside),
+        ]
+    )
+
+
+def statements_table(judged: Sequence[Judged]) -> str:
+    """Each statement with its comparisons."""
     rows = [
         [
             one.statement.text,
@@ -74,15 +101,15 @@ def statements_table(judged: Sequence[Judged]) -> str:
         ]
         for one in judged
     ]
-    header = ["the paper says", "where", "its numbers", "here", ""]
-    return f"{holding} of {len(counted)} statements hold.\n\n{table(header, rows)}"
+    return table(["statement", "where", "the paper's numbers", "here", ""], rows)
 
 
 def _compared(one: Compared) -> str:
     more, less = one.comparison
     digits = 3 if isinstance(more, OverlapMean) else 1
     first, second = _shown(*one.more, digits=digits), _shown(*one.less, digits=digits)
-    return f"{more.text} **{first}**, {less.text} **{second}**: {one.verdict}"
+    by_seed = " ".join(f"{value:+.{digits}f}" for value in one.by_seed)
+    return f"{more.text} **{first}**, {less.text} **{second}**, by seed {by_seed}: {one.verdict}"
 
 
 def table_1b(results: Results) -> str:
@@ -102,9 +129,19 @@ def figure_5(results: Results) -> str:
             by_step(results, FIGURE_5),
             by_class(results, FIGURE_5),
             table(header, rows),
-            by_step(results, FIGURE_5_STRIDES, first="windows, and in how many a frame lies"),
+            _strides(results),
         ]
     )
+
+
+def _strides(results: Results) -> str:
+    """Of each how many windows the test videos have; they are the same with every seed."""
+    rows = [
+        [name, *(str(run["windows"]) for run in results.get(row, ())[:1]), *_steps(results, row)]
+        for row, name in FIGURE_5_STRIDES.items()
+        if results.get(row)
+    ]
+    return table(["windows", "number", "step 1", "step 2", "step 3"], [row[:5] for row in rows])
 
 
 def section_42(results: Results) -> str:
@@ -112,10 +149,10 @@ def section_42(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def by_step(results: Results, rows: Mapping[str, str], *, steps: int = 3, first: str = "") -> str:
+def by_step(results: Results, rows: Mapping[str, str], *, steps: int = 3) -> str:
     """Frame-mAP after each step; `rows` are those of the results, with their names."""
     told = [[name, *_steps(results, row)[:steps]] for row, name in rows.items()]
-    return table([first, *(f"step {step}" for step in range(1, steps + 1))], told)
+    return table(["", *(f"step {step}" for step in range(1, steps + 1))], told)
 
 
 def by_class(results: Results, rows: Mapping[str, str]) -> str:
@@ -141,11 +178,13 @@ def overlap_table(results: Results) -> str:
     means = np.array([run["overlap"] for run in runs]).T
     cells = [_shown(*mean_and_deviation(values), digits=3) for values in means]
     return table(
-        ["", *(f"step {n}" for n in range(1, len(cells) + 1))], [["mean IoU, to a tenth", *cells]]
+        ["", *(f"step {n}" for n in range(1, len(cells) + 1))],
+        [["mean IoU, of the histogram's bins", *cells]],
     )
 
 
-def figure_6(results: Results, speed: Mapping[str, Any] | None) -> str:
+def figure_6(results: Results, measured: Mapping[str, Any] | None) -> str:
+    speed = measured["speed"] if measured else None
     rows = [
         [str(number), _last(results, row), *_speed(speed, f"proposals_{number}")]
         for number, row in PROPOSALS.items()
@@ -156,13 +195,16 @@ def figure_6(results: Results, speed: Mapping[str, Any] | None) -> str:
         for steps in range(1, _STEPS + 1)
     ]
     steps = table(["S", "frames/s, not extended", "frames/s, extended"], rows)
-    return f"{proposals}\n\n{steps}"
+    told = [proposals, steps]
+    if measured:
+        told.append(f"The detector alone, one window at a time: {summary(measured['machine'])}.")
+    return "\n\n".join(told)
 
 
 def table_2(results: Results, speed: Mapping[str, Any] | None) -> str:
     names = {
         FULL: ("three steps, 11 proposals, RGB", "extended_3"),
-        "table1b_early": ("the same, early fusion", ""),
+        "table1b_early": ("the same, early fusion", "early"),
         "hybrid": ("the same, hybrid fusion", ""),
         PLAIN: ("three steps of 6 frames, 11 proposals", "steps_3"),
         "dense": ("one step of 6 frames, 992 proposals", "dense"),
@@ -178,9 +220,10 @@ def table_2(results: Results, speed: Mapping[str, Any] | None) -> str:
 
 def checked(checks: Mapping[str, Any]) -> str:
     """What `checks` told, of each row and step."""
-    unreached = [f"{row}: {path}" for row, own in checks.items() for path in own["unreached"]]
-    told = f"Parameters that no loss reaches: {', '.join(unreached) or 'none'}."
-    return f"{samples_table(checks)}\n\n{gradients_table(checks)}\n\n{told}"
+    rows, seed = checks["rows"], checks["seed"]
+    unreached = [f"{row}: {path}" for row, own in rows.items() for path in own["unreached"]]
+    told = f"Seed {seed}. Parameters that no loss reaches: {', '.join(unreached) or 'none'}."
+    return f"{samples_table(rows)}\n\n{gradients_table(rows)}\n\n{told}"
 
 
 def samples_table(checks: Mapping[str, Any]) -> str:

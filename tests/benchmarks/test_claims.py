@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,18 @@ from ml_collections import ConfigDict
 
 from benchmarks import configuration
 from benchmarks.claims import __main__ as claims
-from benchmarks.claims import config, drawing, examples, matrix, page, results, runs, speed, tables
+from benchmarks.claims import (
+    config,
+    drawing,
+    examples,
+    matrix,
+    page,
+    preparation,
+    results,
+    runs,
+    speed,
+    tables,
+)
 from benchmarks.claims.matrix import PLAIN
 from benchmarks.claims.runs import Data, Run, Runner
 from benchmarks.claims.statements import (
@@ -118,7 +130,7 @@ def test_seeds_come_one_after_the_other_and_fusions_bring_their_parts():
         Run(matrix.FULL, 1), Run("table1b_flow", 1), Run("late", 1),
     ]  # fmt: skip
     assert runs.planned(["dense"], range(2, 4)) == [Run("dense", 2), Run("dense", 3)]
-    with pytest.raises(InputError, match="--only fig7: expected some of fig5_anticipate"):
+    with pytest.raises(InputError, match="row 'fig7': expected some of fig5_anticipate"):
         runs.planned(["fig7"], range(1))
 
 
@@ -302,32 +314,39 @@ def test_overlaps_are_of_the_end_of_training():
     assert found["overlap"] == [0.5, 0.75]
 
 
-def test_runs_of_a_row_end_where_a_seed_is_missing():
-    found = [{"row": "dense", "seed": seed} for seed in (0, 1, 3)]
-    assert [run["seed"] for run in results.by_row(found)["dense"]] == [0, 1]
+def test_runs_of_a_row_are_in_the_order_of_seeds():
+    found = [{"row": "dense", "seed": seed} for seed in (4, 0, 3)]
+    assert [run["seed"] for run in results.by_row(found)["dense"]] == [0, 3, 4]
 
 
 def of_machine(*told, **changes):
     """Results with runs of `dense`: (seed, frame-mAP)."""
-    common = {key: {} for key in ("scale", "records", "preset", "rows", "fusions", "strides")}
     made = [
         {"row": "dense", "seed": seed, "seconds": 10.0 * seed, "frame_map": [value]}
         for seed, value in told
     ]
-    return {**common, "machines": [{"cores": len(told)}], "runs": made, **changes}
+    described = results.described(matrix.SCALES["small"])
+    return {"machines": [{"cores": 2}], "records": "r", **described, "runs": made, **changes}
 
 
 def test_results_of_several_machines_are_put_together():
     a, b = of_machine((2, 30.0), (0, 10.0)), of_machine((1, 20.0), (2, 30.0), speed={"dense": 1})
     b["runs"][1]["seconds"] = 5.0
-    found, unlike = results.merged({"a": a, "b": b})
+    found = results.merged({"a": a, "b": b, "c": of_machine(machines=[{"cores": 4}])})
     assert [(run["seed"], run["seconds"]) for run in found["runs"]] == [(0, 0), (1, 10), (2, 20)]
-    assert found["machines"] == [{"cores": 2}, {"cores": 2}]
-    assert unlike == []
-    b["runs"][1]["frame_map"] = [30.25]
-    found, unlike = results.merged({"a": a, "b": b})
-    assert found["runs"][2]["frame_map"] == [30.0]
-    assert unlike == ["dense/seed2: 30.00 in a, which counts, 30.25 in b"]
+    assert found["machines"] == [{"cores": 2}, {"cores": 4}]
+    assert found["speed"] == {"dense": 1}
+
+
+@pytest.mark.parametrize("unlike", [{"frame_map": [30.25]}, {"windows": 7}])
+def test_a_run_with_other_numbers_is_refused(unlike):
+    a, b = of_machine((2, 30.0)), of_machine((1, 20.0), (2, 30.0))
+    b["runs"][1] |= unlike
+    (key,) = unlike
+    with pytest.raises(InputError, match=rf"b: dense/seed2 has other .* in a \({key}\)"):
+        results.merged({"a": a, "b": b})
+    del a["runs"][0]
+    assert results.merged({"a": a, "b": b})["runs"] == b["runs"]
 
 
 def test_results_of_other_records_are_refused():
@@ -335,12 +354,41 @@ def test_results_of_other_records_are_refused():
         results.merged({"a": of_machine((0, 10.0)), "b": of_machine((1, 20.0), records="other")})
 
 
+def test_results_of_another_matrix_or_form_are_refused():
+    results.check(of_machine((0, 10.0)), "a")
+    older = of_machine((0, 10.0))
+    del older["machines"]
+    with pytest.raises(InputError, match="a: has no 'machines'"):
+        results.check(older, "a")
+    changed = of_machine((0, 10.0))
+    changed["rows"]["dense"]["loss.max_positives"] = 8
+    with pytest.raises(InputError, match="a: its 'rows' are not those of the matrix as it is"):
+        results.check(changed, "a")
+
+
+def test_data_of_another_scale_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "records.json").touch()
+    split = SimpleNamespace(num_videos=16)
+    info = SimpleNamespace(splits={"train": split, "test": split}, digest="d")
+    monkeypatch.setattr(preparation.records, "load_info", lambda folder: info)
+    assert preparation.prepare(matrix.SCALES["smoke"], tmp_path).digest == "d"
+    with pytest.raises(
+        InputError, match=r"holds \(16, 16\) .* the scale 'large' has \(5120, 320\)"
+    ):
+        preparation.prepare(matrix.SCALES["large"], tmp_path)
+
+
 # --- statements -----------------------------------------------------------------------------------
 
 
 def of(*frame_maps):
-    """Runs of a row: a list of frame-mAPs, a value or one for each step."""
-    return [{"frame_map": list(np.atleast_1d(value))} for value in frame_maps]
+    """Runs of a row, seeds 0, 1, ...: frame-mAPs, a value or one for each step; None: no run."""
+    return [
+        {"seed": seed, "frame_map": list(np.atleast_1d(value))}
+        for seed, value in enumerate(frame_maps)
+        if value is not None
+    ]
 
 
 def statement(*comparisons):
@@ -359,6 +407,7 @@ ONE = statement(Comparison(Term("a"), Term("b")))
         ((54, 54, 54), (50, 52, 54), OPEN),  # 2 does not exceed 2
         ((60,), (50,), OPEN),  # nothing is known of the deviation
         ((60, 61, 0), (50, 52), HOLDS),  # the seeds that both have
+        ((60, None, 0), (50, 52, 1), OPEN),
         ((), (50, 52), OPEN),
     ],
 )
@@ -373,13 +422,14 @@ def test_a_statement_holds_when_all_of_it_does():
     assert judge(both, rows | {"c": of(70, 71)}).verdict == CONTRADICTED
     assert judge(both, rows | {"c": of(40, 41)}).verdict == HOLDS
     assert [one.difference for one in judge(both, rows).compared] == [10, -0.5]
+    assert [one.by_seed for one in judge(both, rows).compared] == [(10, 10), (0, -1)]
 
 
 def test_the_papers_own_numbers_hold():
     """Tables 1a, 1b and Section 4.2; where the paper has none, some in its order."""
     paper = {
         "table1a_s1": [51.5], "table1a_s2": [56.6, 60.7], PLAIN: [57.1, 61.8, 62.6],
-        "table1a_s4": [58.2, 62.0, 62.4, 62.7],
+        "table1a_s4": [58.2, 62.1, 62.8, 62.7],
         "fig5_k30": [0, 0, 63], "fig5_mean": [0, 0, 64],
         "fig5_k30_stride25": [0, 0, 62], "fig5_k30_stride1": [0, 0, 64],
         "fig5_anticipate_stride1": [0, 0, 67], "fig5_extrapolate": [57, 64, 65.5],
@@ -388,9 +438,10 @@ def test_the_papers_own_numbers_hold():
         "without_scene_context": [56.5, 63, 64.2], "without_hard_sampling": [0, 0, 65.2],
         "without_rising_thresholds": [0, 0, 65.7],
         "fig6b_m4": [0, 0, 50], "fig6b_m109": [0, 0, 63], "dense": [60],
+        "fig6b_m34": [0, 0, 63], "m34_without_hard_sampling": [0, 0, 61.5],
     }  # fmt: skip
     found = {
-        row: [{"frame_map": numbers, "overlap": [0.2, 0.3, 0.4]}] * 2
+        row: [{"seed": seed, "frame_map": numbers, "overlap": [0.2, 0.3, 0.4]} for seed in range(2)]
         for row, numbers in paper.items()
     }
     assert {one.name: judge(one, found).verdict for one in STATEMENTS} == {
@@ -481,6 +532,7 @@ def everything(seeds):
                 "row": row,
                 "seed": seed,
                 "frame_map": [place + 10.0 * step + seed for step in range(1, steps + 1)],
+                "windows": 100 + place,
                 "overlap": [0.2, 0.3, 0.4],
                 "overlap_histogram": [[0.5, 0.5, 0]] * 3,
                 "per_class": [{"walk": place + 0.5, "hop": 2.0 * seed}] * steps,
@@ -495,18 +547,34 @@ def everything(seeds):
 
 
 SPEED = {name: {"frames_per_second": 123.4} for name in speed.changes()}
+MACHINE = {
+    "device": "cpu", "devices": 1, "processor": "one", "cores": 2, "load": 0.25, "python": "3.11",
+    "versions": {"jax": "0.10.2"},
+}  # fmt: skip
+MEASURED = {"machine": MACHINE, "speed": SPEED}
 
 
 def test_tables_have_means_and_deviations():
-    text = tables.page(everything(3), SPEED)
+    text = tables.page(everything(3), MEASURED)
     place = list(matrix.ROWS).index("table1a_s2")
     assert f"| S = 2 | {place + 11}.0 ± 1.0 | {place + 21}.0 ± 1.0 | - | - |" in text
     assert "| 109 |" in text
-    assert text.count("123") == 4 + 2 * 4 + 3 * 2
+    assert text.count("| 123 |") == 4 + 2 * 4 + 4 * 2 - 4  # two in a line share a bar
     assert "41.0 ± 1.0" in text
     assert f"| K = 30 | {list(matrix.ROWS).index('fig5_k30')}.5 | 2.0 |" in text
     verdicts = [judge(one, everything(3)).verdict for one in STATEMENTS if one.counted]
     assert f"{verdicts.count(HOLDS)} of 12 statements hold" in text
+    number = len(matrix.ROWS) + len(matrix.DERIVED)
+    assert text.startswith(f"{3 * number} runs; seeds of every row: 0 1 2.")
+    assert "(one, 2 cores, load 0.2)" in text
+    assert "**, by seed +10.0 +10.0 +10.0: holds" in text
+
+
+def test_rows_with_other_seeds_are_named():
+    found = everything(3)
+    del found["dense"][1], found["late"][:]
+    line = tables.page(found, None).splitlines()[0]
+    assert line.endswith(", but for `dense` 0 2, `late` -.")
 
 
 def test_tables_of_nothing_are_empty():
@@ -515,7 +583,7 @@ def test_tables_of_nothing_are_empty():
     assert "±" not in text
 
 
-CHECKS = {
+CHECKED = {
     matrix.FULL: {
         "steps": [
             {"positives": 3.0, "negatives": 2.0, "pool": 6.0, "tubes_with_positive": 0.975,
@@ -534,6 +602,9 @@ CHECKS = {
 }  # fmt: skip
 
 
+CHECKS = {"seed": 1, "rows": CHECKED}
+
+
 def test_tables_tell_what_was_checked():
     text = tables.page(everything(3), None, CHECKS)
     name = f"`{matrix.FULL}`"
@@ -542,9 +613,9 @@ def test_tables_tell_what_was_checked():
     assert f"| {name} | classification, step 1 | 0.25 | 0.50 | 0 |" in text
     assert "| `dense` | classification, step 1 | 0.20 | 0.10 | - |" in text
     assert f"reaches: {matrix.FULL}: heads_1/box." in text
-    assert "reaches: none." in tables.checked(
-        {"dense": CHECKS["dense"] | CHECKS[matrix.FULL] | {"unreached": []}}
-    )
+    reached = {"dense": CHECKED["dense"] | CHECKED[matrix.FULL] | {"unreached": []}}
+    told = tables.checked({"seed": 1, "rows": reached})
+    assert "Seed 1. Parameters that no loss reaches: none." in told
 
 
 def test_the_page_keeps_what_is_written_by_hand():
@@ -568,9 +639,9 @@ def test_the_picture_is_drawn_of_some_rows_and_of_all(tmp_path):
 
 def test_results_and_page_go_through_files(tmp_path, monkeypatch, capsys):
     made = [run for own in everything(2).values() for run in own]
-    found = {"machines": [], "runs": sorted(made, key=lambda run: run["seed"])}
+    found = of_machine(runs=sorted(made, key=lambda run: run["seed"]))
     (tmp_path / "results.json").write_text(json.dumps(found))
-    (tmp_path / "speed.json").write_text(json.dumps({"machine": {}, "speed": SPEED}))
+    (tmp_path / "speed.json").write_text(json.dumps(MEASURED))
     (tmp_path / "checks.json").write_text(json.dumps(CHECKS))
     (tmp_path / "claims.md").write_text(f"{page._BEGIN}\n{page._END}")
     monkeypatch.setattr(
@@ -585,3 +656,20 @@ def test_results_and_page_go_through_files(tmp_path, monkeypatch, capsys):
     assert kept["checks"] == CHECKS
     assert (tmp_path / "claims.png").exists()
     assert len(capsys.readouterr().out.splitlines()) == 3
+    old = (tmp_path / "claims.md").read_text()
+
+    # The kept results are results too, with what was measured.
+    arguments = ["page", f"--page={tmp_path / 'claims.md'}"]
+    monkeypatch.setattr(sys, "argv", [*arguments, f"--results={tmp_path / 'claims.json'}"])
+    page.main()
+    assert (tmp_path / "claims.md").read_text() == old
+
+    for content, message in (
+        ("{", "results.json: is no JSON"),
+        (json.dumps(of_machine()), "results.json: no run is finished; the page is left as it was"),
+    ):
+        (tmp_path / "results.json").write_text(content)
+        monkeypatch.setattr(sys, "argv", [*arguments, f"--results={tmp_path / 'results.json'}"])
+        with pytest.raises(InputError, match=message):
+            page.main()
+        assert (tmp_path / "claims.md").read_text() == old

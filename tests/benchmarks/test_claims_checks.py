@@ -137,7 +137,11 @@ def test_steps_are_told_over_all_windows(trained, batch):
     assert 0 < second["overlap_added"] < 1
 
 
-def test_rows_that_read_flow_are_refused(tmp_path):
-    with pytest.raises(InputError, match="small/table1b_flow reads flow; expected rows that read"):
-        checks.load(tmp_path, "small/table1b_flow")
-    assert config.get_config("small/table1b_flow").data.modality == "flow"
+def test_trainings_that_read_flow_or_are_not_finished_are_refused(tmp_path):
+    with pytest.raises(InputError, match="has no finished training"):
+        checks.load(tmp_path)
+    (tmp_path / "finished.json").write_text('{"step": 4}')
+    own = config.get_config("small/table1b_flow")
+    (tmp_path / "config.json").write_text(own.to_json_best_effort())
+    with pytest.raises(InputError, match="reads flow; expected RGB alone"):
+        checks.load(tmp_path)
