@@ -78,8 +78,11 @@ def records_folder(config: ConfigDict) -> str:
     return config.data.records
 
 
-def check_config(config: ConfigDict) -> None:
-    """Raises InputError for what would otherwise come to light after the detector's work."""
+def check_config(config: ConfigDict) -> Annotations | None:
+    """Raises InputError for what would otherwise come to light after the detector's work.
+
+    Returns the videos that are evaluated; None of AVA.
+    """
     parallel.check_batch_size(config.eval.batch_size)
     detection_limits(config)
     protocol(config)
@@ -91,10 +94,10 @@ def check_config(config: ConfigDict) -> None:
     )
     if config.data.ava_version:
         check_ava(config)
-        return
+        return None
     if config.eval.boxes != "detected":
         raise InputError(f"eval.boxes {config.eval.boxes!r}: expected 'detected'; others are AVA's")
-    read_annotations(config)
+    return read_annotations(config)
 
 
 def check_ava(config: ConfigDict) -> None:

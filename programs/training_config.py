@@ -9,7 +9,8 @@ import optax
 from ml_collections import ConfigDict
 
 from programs import evaluation_config
-from step_jax import parallel, proposals
+from step_jax import hosts, parallel, proposals
+from step_jax.annotations import Annotations
 from step_jax.errors import InputError
 from step_jax.modality import Modality
 from step_jax.optimizer import (
@@ -21,6 +22,9 @@ from step_jax.optimizer import (
     scaled_rate,
 )
 
+# A share: 29.97 frames a second are 30, and 24 are not 25.
+_RATE_TOLERANCE = 0.02
+
 
 def check_config(config: ConfigDict) -> None:
     """What would otherwise come to light only after the first steps."""
@@ -30,7 +34,20 @@ def check_config(config: ConfigDict) -> None:
         if train[name] < 1:
             raise InputError(f"train.{name} is {train[name]}; expected 1 or more")
     if train.eval_every_steps > 0:
-        evaluation_config.check_config(config)
+        annotations = evaluation_config.check_config(config)
+        if annotations is not None and hosts.is_writer():
+            _tell_rate(annotations, config.data.fps)
+
+
+def _tell_rate(annotations: Annotations, fps: float) -> None:
+    """Says so if most videos have another frame rate than the one detection brings videos to."""
+    usual = float(np.median([video.fps for video in annotations.videos]))
+    if fps and abs(usual - fps) > _RATE_TOLERANCE * fps:
+        print(
+            f"data.fps is {fps:g}, but the videos have {usual:g} frames a second: detect.py would "
+            f"show actions at another speed than training; --config.data.fps={usual:g} if the "
+            "annotations are right about it"
+        )
 
 
 def modality_of(config: ConfigDict) -> Modality:

@@ -521,6 +521,15 @@ def test_numbers_that_mean_nothing(squares, key):
 
 
 @pytest.mark.parametrize(
+    ("fps", "told"), [(0.0, False), (25.0, False), (24.6, False), (30.0, True)]
+)
+def test_a_frame_rate_that_the_videos_have_not_is_told(squares, capsys, fps, told):
+    training_config.check_config(tiny_run.config(squares, data__fps=fps, train__eval_every_steps=2))
+    line = f"data.fps is {fps:g}, but the videos have 25 frames a second: "
+    assert capsys.readouterr().out.startswith(line) == told
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("early", r"the records hold no flow.*'early': build them with --flow"),
