@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import configuration
-from step_jax import inference, proposals
+from step_jax import inference
 from step_jax.detector_loss import normalise_clips
 from step_jax.models.step import StepDetector, StepOutput
 
@@ -27,14 +27,12 @@ def deviation(described: dict, variables: PyTree, clips: np.ndarray) -> list[dic
       variables: the detector's.
       clips: uint8 `[B, T_in, S, S, channels]`.
     """
-    exact, rough = (
-        inference.abstract_predictor(configuration.with_precision(described, name)).detector
+    predictors = [
+        inference.abstract_predictor(configuration.with_precision(described, name))
         for name in ("float32", "bfloat16")
-    )
-    tubes = proposals.initial_tubes(
-        _spec(described), num_frames=exact.plan.chunk,
-        height=described["image_size"], width=described["image_size"],
-    )  # fmt: skip
+    ]
+    exact, rough = (predictor.detector for predictor in predictors)
+    tubes = predictors[0].initial_tubes
     expected = jax.jit(exact.apply)(variables, normalise_clips(clips), tubes)
     free = jax.jit(rough.apply)(variables, normalise_clips(clips), tubes)
     fed = jax.jit(_refine_all, static_argnums=0)(
@@ -45,11 +43,6 @@ def deviation(described: dict, variables: PyTree, clips: np.ndarray) -> list[dic
         for run, outputs in (("free", free), ("fed", fed))
         for step, (one, other) in enumerate(zip(expected, outputs, strict=True))
     ]
-
-
-def _spec(described: dict) -> Any:
-    spec = described["proposals"]
-    return spec if isinstance(spec, int) else tuple(map(tuple, spec))
 
 
 def _refine_all(

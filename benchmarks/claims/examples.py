@@ -4,8 +4,8 @@
 
 The windows are found by a rule, in the run of the whole method with seed 0: those in which somebody
 acts, and all who do all the time, in the order of the best tubelet's score, each of a video of its
-own. The first whose tubelet has the class and half of the actor's boxes are right, the first that
-lack one of the two are wrong.
+own. The first whose tubelet has the class and a mean IoU of .5 with the actor are right, the first
+that lack one of the two are wrong.
 """
 
 from __future__ import annotations
