@@ -150,7 +150,7 @@ STATEMENTS = (
     ),
     Statement(
         "fixed_window_strides",
-        "the same, from as many windows a frame, and from one at every frame as in ACT's protocol",
+        "a fixed window is worse from as many windows, too, and from one at every frame as in ACT",
         "Figure 5",
         "no numbers, a plot",
         (
