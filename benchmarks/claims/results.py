@@ -98,15 +98,12 @@ def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                     "repeat to the last bit on machines of one kind, with one code: leave one out"
                 )
     later = {key: value for _, own in others for key, value in own.items() if key not in told}
-    return {**later, **told, "machines": machines, "runs": _in_order(kept)}
+    runs = sorted((numbers for _, numbers in kept.values()), key=lambda one: one["seed"])
+    return {**later, **told, "machines": machines, "runs": runs}
 
 
 def _is_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return key == "seconds" or (key in a and key in b and a[key] == b[key])
-
-
-def _in_order(kept: Mapping[Run, tuple[str, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
-    return [numbers for _, numbers in sorted(kept.values(), key=lambda pair: pair[1]["seed"])]
 
 
 def check(found: Mapping[str, Any], file: str) -> None:
