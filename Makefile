@@ -37,8 +37,9 @@ demo: venv
 	$(RUN) -m benchmarks.demo --seed $(SEED) --data runs/data \
 		--workdir runs/demo$(if $(filter-out 0,$(SEED)),_seed$(SEED))
 
+# Side by side, the tests of a file together: they share what is made for them.
 test: venv
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: venv
 	$(RUN) -m pytest -m slow
