@@ -161,9 +161,12 @@ def main() -> None:
         raise InputError("nothing to draw: give --output VIDEO.webm, --still PICTURE.png or both")
     if told.still:
         check_png(told.still)
-    check_outputs([told.output, told.still], inputs=[told.tubes, told.annotations])
     annotations = read_native(told.annotations, allow_absolute=told.allow_absolute_paths)
     video = annotations.video(told.video)
+    path = annotations.video_path(video)
+    frames = path.iterdir() if path.is_dir() else []
+    inputs = [told.tubes, told.annotations, path, *frames]
+    check_outputs([told.output, told.still], inputs=inputs)
     tubes = read_tubes(told.tubes)
     check_same_data(tubes, annotations)
     found = found_tracks(tubes, video, top=told.top, min_score=told.min_score)

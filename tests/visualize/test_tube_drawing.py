@@ -139,6 +139,24 @@ def test_bad_arguments_are_one_line(data, monkeypatch, capsys, arguments, video,
     assert message in error
 
 
+@pytest.mark.parametrize("replaced", ["a.avi", "tubes.parquet", "data.json"])
+def test_the_drawing_replaces_nothing_that_it_is_made_of(data, monkeypatch, capsys, replaced):
+    write_tubes(data / "tubes.parquet", some_tubes())
+    before = (data / replaced).read_bytes()
+    assert run(monkeypatch, data, "--output", data / replaced) == 1
+    assert f"{replaced}: is one of the inputs" in capsys.readouterr().err
+    assert (data / replaced).read_bytes() == before
+
+
+def test_the_still_replaces_no_frame(data, monkeypatch, capsys):
+    write_tubes(data / "tubes.parquet", some_tubes())
+    (data / "a.avi").unlink()
+    (data / "a.avi").mkdir()
+    (data / "a.avi" / "1.png").write_bytes(b"a frame")
+    assert run(monkeypatch, data, "--still", data / "a.avi" / "1.png") == 1
+    assert "1.png: is one of the inputs" in capsys.readouterr().err
+
+
 def test_another_video_or_other_classes(data, monkeypatch, capsys):
     write_tubes(data / "tubes.parquet", some_tubes(("walk", "hop")))
     assert run(monkeypatch, data, "--still", data / "a.png") == 1
