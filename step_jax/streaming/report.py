@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ _COPIED = (
     "stride",
     "score_threshold",
 )
+_KEYS = {"video", "checkpoint", "detector_step"}  # by which a summary is told from other JSON
 
 
 @dataclass(frozen=True)
 class Report:
     """The result of one video.
 
-    video: path; frames, width, height: of what was decoded, at `fps` frames a second.
+    video: absolute path, by which a later run knows these results as its own.
+    frames, width, height: of what was decoded, at `fps` frames a second.
     expected: how many frames the file promised; None if it did not say.
     checkpoint: training step of the detector; detector_step: which of its steps is summed up.
     seconds: of each phase of the work.
@@ -91,6 +94,17 @@ class Report:
             return text
         best = self.classes[self.sightings.best_label]
         return f"{text}; the best of all is {best!r} with {self.sightings.best_score:.3f}"
+
+
+def is_summary_of(video: pathlib.Path, file: pathlib.Path) -> bool:
+    """Whether a file is what `Report.to_json` says of this video, and nobody else's JSON."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(told, dict) or not told.keys() >= _KEYS:
+            return False
+        return pathlib.Path(str(told["video"])).resolve() == video.resolve()
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def clock_time(seconds: float) -> str:

@@ -20,7 +20,7 @@ from step_jax.inference import Predictor
 from step_jax.stopwatch import Stopwatch
 from step_jax.streaming.frame_detections import FrameDetections
 from step_jax.streaming.network_frames import network_frames
-from step_jax.streaming.report import Report
+from step_jax.streaming.report import Report, is_summary_of
 from step_jax.streaming.sightings import Sightings
 from step_jax.streaming.video_rows import BatchRows, stream_rows
 from step_jax.streaming.video_sources import expected_frames
@@ -56,7 +56,8 @@ class Settings:
 def detect_video(name: str, path: pathlib.Path, predictor: Predictor, settings: Settings) -> Report:
     """Writes NAME.parquet, NAME.webm and NAME.json, all of them or none.
 
-    Raises InputError for a video that cannot be read to its end.
+    Raises InputError for a video that cannot be read to its end, and where one of the three is
+    there and was not made of this video.
     """
     return _VideoRun(name, path, predictor, settings).detect()
 
@@ -195,7 +196,7 @@ class _VideoRun:
     def _report(self, expected: int | None) -> Report:
         return Report(
             name=self._name,
-            video=self._path,
+            video=self._path.resolve(),
             frames=self._finished,
             expected=expected,
             fps=self._fps,
@@ -213,10 +214,26 @@ class _VideoRun:
 
 
 def _output_files(name: str, path: pathlib.Path, settings: Settings) -> dict[str, pathlib.Path]:
-    """What is written for a video. Raises InputError where it would replace the video itself."""
-    kinds = {"video": ".webm"} if settings.panels else {}
-    kinds |= {"table": ".parquet", "summary": ".json"}
-    files = {kind: settings.output / f"{name}{suffix}" for kind, suffix in kinds.items()}
-    if any(file.resolve() == path.resolve() for file in files.values()):
+    """What is written for a video, by kind.
+
+    Raises InputError where that would replace the video itself or anything but the results of the
+    same video: another recording, or the results of another one of that name.
+    """
+    suffixes = {"video": ".webm", "table": ".parquet", "summary": ".json"}
+    files = {kind: settings.output / f"{name}{suffix}" for kind, suffix in suffixes.items()}
+    # All three, also where no video is drawn: the next time it may be.
+    taken = [file for file in files.values() if file.exists() and not _is_same(file, path)]
+    if not settings.panels:
+        del files["video"]
+    if any(_is_same(file, path) for file in files.values()):
         raise InputError(f"{path}: the result would replace it; give another folder as --output")
+    if taken and not is_summary_of(path, settings.output / f"{name}.json"):
+        raise InputError(
+            f"{path}: the result would replace {taken[0]}, which was not made of it; move that "
+            "away or give another folder as --output"
+        )
     return files
+
+
+def _is_same(one: pathlib.Path, other: pathlib.Path) -> bool:
+    return one.resolve() == other.resolve()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from step_jax.streaming.frame_detections import FrameBoxes
-from step_jax.streaming.report import Report, clock_time
+from step_jax.streaming.report import Report, clock_time, is_summary_of
 from step_jax.streaming.sightings import Sightings
 
 
@@ -51,6 +51,15 @@ def test_text_tells_what_came_closest():
     sightings = Sightings()
     sightings.consider({"score": np.array([0.25]), "class": np.array([0])})
     assert "the best of all is 'walk' with 0.250" in report(sightings).text()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "\0", '{"video": "videos/yard.mp4"}', "[" * 100000, '{"video": "\\u0000"}']
+)
+def test_the_json_of_others_is_no_summary(tmp_path, text):
+    (tmp_path / "yard.json").write_text(text)
+    assert not is_summary_of(pathlib.Path("videos/yard.mp4"), tmp_path / "yard.json")
+    assert not is_summary_of(pathlib.Path("videos/yard.mp4"), tmp_path / "none.json")
 
 
 def test_json():

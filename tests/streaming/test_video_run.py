@@ -148,3 +148,33 @@ def test_the_result_does_not_replace_the_video(tmp_path, arithmetic):
     with pytest.raises(InputError, match="would replace it"):
         detect_video("mine", video, arithmetic.Predictor(), chosen)
     assert video.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("panels", [(), (2,)])
+@pytest.mark.parametrize("name", ["mine.webm", "mine.parquet", "mine.json"])
+def test_the_result_replaces_no_other_file(tmp_path, arithmetic, frame_folder, name, panels):
+    chosen = settings(tmp_path, panels=panels)
+    (chosen.output / name).write_text('{"video": "precious"}')
+    with pytest.raises(InputError, match=rf"would replace .*{name}, which was not made of it"):
+        detect_video("mine", frame_folder(5), arithmetic.Predictor(), chosen)
+    assert [file.name for file in chosen.output.iterdir()] == [name]
+    assert (chosen.output / name).read_text() == '{"video": "precious"}'
+
+
+def test_results_are_replaced_by_those_of_the_same_video_alone(
+    tmp_path, arithmetic, frame_folder, monkeypatch
+):
+    (tmp_path / "clip1").mkdir()
+    (tmp_path / "clip2").mkdir()
+    first, second = frame_folder(5, "clip1/frames"), frame_folder(7, "clip2/frames")
+    chosen, summary = settings(tmp_path), tmp_path / "out" / "frames.json"
+    detect_video("frames", first, arithmetic.Predictor(), settings(tmp_path, panels=()))
+    with pytest.raises(InputError, match=r"clip2/frames: the result would replace .*frames"):
+        detect_video("frames", second, arithmetic.Predictor(), chosen)
+    monkeypatch.chdir(tmp_path)
+    relative = first.relative_to(tmp_path)
+    detect_video("frames", relative, arithmetic.Predictor(), chosen)
+    told = json.loads(summary.read_text())
+    assert told["video"] == str(first)
+    summary.write_text(json.dumps({**told, "video": str(relative)}))  # as it once was
+    assert detect_video("frames", first, arithmetic.Predictor(), chosen).frames == 5
