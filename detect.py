@@ -15,7 +15,7 @@ import difflib
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -27,19 +27,21 @@ from step_jax.flow.methods import METHODS, Estimator, make_estimator
 from step_jax.inference import Predictor, load_predictor
 from step_jax.storage import is_remote, open_folder
 from step_jax.streaming.video_run import Settings, detect_video
-from step_jax.streaming.video_sources import check_video, find_videos
+from step_jax.streaming.video_sources import check_video, find_videos, left_out
 from step_jax.visualize.overlay import panel_steps
 
 DEFAULT_BATCH_SIZE = 8
 # Pixels of a batch where the host's memory and cores do the work: one clip of 36 frames at 400 px
 # takes a few seconds and gigabytes there.
 _HOST_PIXELS = 36 * 400 * 400
+_NAMED = 10  # of the files that are left out
 _MISSING_FRAMES = 0.95  # of what the file promises; many promise a few too many
 
 
 def main() -> int:
     arguments = parse_arguments()
     videos = find_videos(arguments.video)
+    _tell_left_out(arguments.video, videos.values())
     failures = [name for name, path in videos.items() if not _succeeds(check_video, path)]
     videos = {name: path for name, path in videos.items() if name not in failures}
     if not videos:
@@ -147,6 +149,13 @@ def _succeeds(work, *arguments) -> bool:
     return True
 
 
+def _tell_left_out(path: pathlib.Path, videos: Iterable[pathlib.Path]) -> None:
+    names = left_out(path, videos)
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        _say(f"{path}: left out, since no video by name: {', '.join(names[:_NAMED])}{more}")
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -179,6 +188,11 @@ def _output_folder(arguments: argparse.Namespace) -> pathlib.Path:
     output = arguments.output or pathlib.Path(arguments.workdir) / "detections"
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; expected a folder")
+    if arguments.video.is_dir() and arguments.video.resolve() == output.resolve():
+        raise InputError(
+            f"--output {output}: is the folder of --video, where drawn videos would be taken for "
+            "others to look at; give another folder"
+        )
     return output
 
 

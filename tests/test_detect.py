@@ -163,6 +163,29 @@ def test_bad_videos_do_not_stop_the_others(tmp_path, run, fake_detection, capsys
     assert "a done" in printed.out
 
 
+def test_other_files_of_a_folder_are_told_in_one_line(tmp_path, run, fake_detection, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    make_video(folder / "a.avi")
+    for number in range(12):
+        (folder / f"{number:02d}.srt").touch()
+    assert run("--workdir", tmp_path, "--video", folder) == 0
+    assert fake_detection == ["a"]
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert line.startswith(f"{folder}: ")
+    assert line.endswith("08.srt, 09.srt and 2 more")
+
+
+def test_results_do_not_become_videos_to_look_at(tmp_path, run, fake_detection):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    make_video(folder / "a.avi")
+    with pytest.raises(InputError, match=r"--output .*videos: is the folder of --video"):
+        run("--workdir", tmp_path, "--video", folder, "--output", tmp_path / "none/../videos")
+    assert fake_detection == []
+    assert run("--workdir", tmp_path, "--video", folder / "a.avi", "--output", folder) == 0
+
+
 def test_no_good_video_needs_no_detector(tmp_path, run, capsys):
     assert run("--workdir", tmp_path / "none", "--video", tmp_path / "missing.mp4") == 1
     assert "missing.mp4: no such file" in capsys.readouterr().err

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import pathlib
+from collections.abc import Iterable
 
 import cv2
 
 from step_jax.errors import InputError
 from step_jax.video import check_complete, count_frames, probe
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 def find_videos(path: str | os.PathLike) -> dict[str, pathlib.Path]:
     """Name -> video: a file or a folder of frames is one, a folder of video files is several.
+
+    Videos are named by their files, without the suffix where that tells all of them apart.
 
     Raises InputError for a folder with both or with neither; whether a file is a video is not
     looked at.
@@ -39,8 +44,17 @@ def find_videos(path: str | os.PathLike) -> dict[str, pathlib.Path]:
             f"{path}: has neither images nor video files ({' '.join(VIDEO_SUFFIXES)}); give a "
             "video, a folder of videos or a folder of frames"
         )
-    stems = collections.Counter(video.stem for video in videos)
-    return {video.stem if stems[video.stem] == 1 else video.name: video for video in videos}
+    by_stem = {video.stem: video for video in videos}
+    return by_stem if len(by_stem) == len(videos) else {video.name: video for video in videos}
+
+
+def left_out(folder: pathlib.Path, videos: Iterable[pathlib.Path]) -> list[str]:
+    """Names of what else is in a folder of videos, hidden files aside."""
+    videos = set(videos)
+    if not folder.is_dir() or folder in videos:  # a folder of frames is the video
+        return []
+    others = (entry.name for entry in folder.iterdir() if entry not in videos)
+    return sorted(name for name in others if not name.startswith("."))
 
 
 def check_video(path: pathlib.Path) -> None:

@@ -1,7 +1,12 @@
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.streaming.video_sources import check_video, expected_frames, find_videos
+from step_jax.streaming.video_sources import (
+    check_video,
+    expected_frames,
+    find_videos,
+    left_out,
+)
 
 
 def make(folder, *names):
@@ -19,11 +24,30 @@ def test_a_file_or_a_folder_of_frames_is_one_video(tmp_path):
 
 def test_a_folder_of_files_is_several_with_names_of_their_own(tmp_path):
     folder = make(tmp_path / "many", "b.mp4", "a.webm", "a.AVI", ".hidden.mp4", "readme.txt")
-    assert find_videos(folder) == {
-        "a.AVI": folder / "a.AVI",
-        "a.webm": folder / "a.webm",
-        "b": folder / "b.mp4",
-    }
+    names = ["a.AVI", "a.webm", "b.mp4"]
+    assert find_videos(folder) == {name: folder / name for name in names}
+    (folder / "a.webm").unlink()
+    assert find_videos(folder) == {"a": folder / "a.AVI", "b": folder / "b.mp4"}
+
+
+def test_no_two_videos_share_a_name(tmp_path):
+    names = ["a.avi", "a.mp4", "a.mp4.mov"]  # the last without its suffix is the second
+    folder = make(tmp_path / "many", *names)
+    assert find_videos(folder) == {name: folder / name for name in names}
+
+
+@pytest.mark.parametrize("suffix", [".3gp", ".flv", ".M2TS", ".mts", ".ogv"])
+def test_recordings_of_cameras_and_phones_are_videos(tmp_path, suffix):
+    folder = make(tmp_path / "many", f"a{suffix}")
+    assert find_videos(folder) == {"a": folder / f"a{suffix}"}
+
+
+def test_what_is_left_out_is_known(tmp_path):
+    folder = make(tmp_path / "many", "b.mp4", "b.srt", "a.xyz", ".hidden")
+    assert left_out(folder, find_videos(folder).values()) == ["a.xyz", "b.srt"]
+    frames = make(tmp_path / "frames", "1.png", "notes.txt")
+    assert left_out(frames, find_videos(frames).values()) == []
+    assert left_out(folder / "b.mp4", [folder / "b.mp4"]) == []
 
 
 def test_other_folders_are_refused(tmp_path):
