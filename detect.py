@@ -28,6 +28,7 @@ from step_jax.inference import Predictor, load_predictor
 from step_jax.storage import is_remote, open_folder
 from step_jax.streaming.video_run import Settings, detect_video
 from step_jax.streaming.video_sources import check_video, find_videos, left_out
+from step_jax.utf8_paths import check_utf8
 from step_jax.visualize.overlay import panel_steps
 
 DEFAULT_BATCH_SIZE = 8
@@ -186,6 +187,7 @@ def _output_folder(arguments: argparse.Namespace) -> pathlib.Path:
     if arguments.output is None and is_remote(arguments.workdir):
         raise InputError("--output is missing: results are written to a disk; give a folder there")
     output = arguments.output or pathlib.Path(arguments.workdir) / "detections"
+    check_utf8(output)
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: is a file; expected a folder")
     if arguments.video.is_dir() and arguments.video.resolve() == output.resolve():

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from step_jax.replacing import replacing
 from step_jax.storage import as_path
+from step_jax.utf8_paths import check_utf8
 
 
 class RowGroupWriter:
@@ -37,8 +38,11 @@ class RowGroupWriter:
           row_group_rows: rows that are written together, as soon as there are so many.
           most_rows: of a row group.
           dictionaries: columns that repeat few values.
+
+        Raises InputError for a name that is no UTF-8, which Arrow does not take.
         """
         self.path = as_path(path)
+        check_utf8(self.path)
         self._schema = schema
         self._row_group_rows, self._most_rows = row_group_rows, most_rows
         self._dictionaries = list(dictionaries)

@@ -1,6 +1,7 @@
 """The command: its arguments, several videos, and a real checkpoint from end to end."""
 
 import json
+import os
 import pathlib
 import types
 
@@ -22,6 +23,7 @@ from step_jax.train_state import create_train_state, init_variables
 from step_jax.visualize import overlay
 
 CLASSES = ("walk", "hop")
+NOT_UTF8 = os.fsdecode(b"vid\xe9o")
 MODEL = {
     "backbone": "tiny",
     "backbone_options": {"stem_features": 4, "features": 8},
@@ -163,6 +165,19 @@ def test_bad_videos_do_not_stop_the_others(tmp_path, run, fake_detection, capsys
     assert "a done" in printed.out
 
 
+def test_a_name_that_is_no_utf8_does_not_stop_the_others(tmp_path, run, fake_detection, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    make_video(folder / "a.avi")
+    (folder / NOT_UTF8).with_suffix(".avi").write_bytes((folder / "a.avi").read_bytes())
+    assert run("--workdir", tmp_path, "--video", folder) == 1
+    assert fake_detection == ["a"]
+    assert "is not UTF-8; rename it" in capsys.readouterr().err
+    frames = make_frames(tmp_path / "frames", 3).rename(tmp_path / NOT_UTF8)
+    assert run("--workdir", tmp_path, "--video", frames) == 1
+    assert "is not UTF-8; rename it" in capsys.readouterr().err
+
+
 def test_other_files_of_a_folder_are_told_in_one_line(tmp_path, run, fake_detection, capsys):
     folder = tmp_path / "videos"
     folder.mkdir()
@@ -246,6 +261,7 @@ def test_flow_is_computed_as_in_training_or_as_asked(monkeypatch):
         (["--limit_classes", "runn"], "no class 'runn'; did you mean 'run'"),
         (["--batch_size", "0"], "batch size 0"),
         (["--output", __file__], "is a file"),
+        (["--output", NOT_UTF8], "is not UTF-8; rename it"),
     ],
 )
 def test_wrong_arguments(monkeypatch, arguments, message):

@@ -1,5 +1,7 @@
 """The table survives writing, merging and misuse."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +144,12 @@ def test_row_groups_are_written_as_they_fill(tmp_path):
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     assert sum(sizes) == 300
     assert max(sizes) <= 100
+
+
+def test_a_name_that_is_no_utf8_is_an_error(tmp_path):
+    path = tmp_path / os.fsdecode(b"vid\xe9o.parquet")
+    with pytest.raises(InputError, match="is not UTF-8; rename it"):
+        DetectionsWriter(path, **HEADER)
 
 
 def test_an_error_leaves_no_file_and_no_change(tmp_path):

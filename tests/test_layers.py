@@ -86,7 +86,10 @@ def test_layers(folders, forbidden):
                 *("step_jax.files", "pyarrow"),
             ),
         ),
-        ("step_jax/video", ("step_jax.video", "step_jax.errors", "step_jax.replacing")),
+        (
+            "step_jax/video",
+            ("step_jax.video", "step_jax.errors", "step_jax.replacing", "step_jax.utf8_paths"),
+        ),
     ],
 )
 def test_these_import_nothing_else_of_ours_or_of_others(folder, allowed):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import cv2
 
 from step_jax.errors import InputError
+from step_jax.utf8_paths import check_utf8
 from step_jax.video import check_complete, count_frames, probe
 
 VIDEO_SUFFIXES = (
@@ -59,6 +60,7 @@ def left_out(folder: pathlib.Path, videos: Iterable[pathlib.Path]) -> list[str]:
 
 def check_video(path: pathlib.Path) -> None:
     """Raises InputError for what is no video or not all there, without decoding much of it."""
+    check_utf8(path)  # of a folder of frames, too, whose name comes into the table
     if path.exists():
         check_complete(path)  # first, because it can say that a file is truncated
     probe(path)

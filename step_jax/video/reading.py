@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from step_jax.errors import InputError
+from step_jax.utf8_paths import check_utf8
 from step_jax.video.stderr import held_stderr
 
 DEFAULT_FOLDER_FPS = 25.0
@@ -209,11 +210,12 @@ class _Clock:
 def open_capture(path: pathlib.Path, *, threads: int = 0) -> cv2.VideoCapture:
     """Opens a video file. threads: that decode it; 0 takes the machine's.
 
-    Raises InputError for what is missing or no video.
+    Raises InputError for what is missing or no video, and for a name that is no UTF-8.
     """
     check_exists(path)
     if not path.is_file():
         raise InputError(f"{path}: is neither a file nor a folder of images")
+    check_utf8(path)
     _check_binary(path)
     with held_stderr() as held:
         # The absolute path, because FFmpeg takes a name with a colon for a network protocol.

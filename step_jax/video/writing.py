@@ -11,6 +11,7 @@ import numpy as np
 
 from step_jax.errors import InputError
 from step_jax.replacing import replacing
+from step_jax.utf8_paths import check_utf8
 from step_jax.video.completeness import check_complete
 from step_jax.video.stderr import held_stderr
 
@@ -31,6 +32,7 @@ class VideoWriter:
         self._path = pathlib.Path(path)
         if self._path.suffix.lower() not in _CODECS:
             raise InputError(f"{path}: cannot write this kind of video; expected .webm or .avi")
+        check_utf8(self._path)
         self._fps, self._size = float(fps), (width, height)
 
     def __enter__(self) -> VideoWriter:

@@ -1,5 +1,6 @@
 """Reading videos: every frame, in order, at its own time; anything else is an error with a name."""
 
+import os
 import re
 import struct
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from step_jax.errors import InputError
-from step_jax.video import count_frames, probe, read_frames
+from step_jax.video import TimedVideo, count_frames, probe, read_frames
 
 
 @pytest.fixture
@@ -181,6 +182,13 @@ def test_a_colon_in_a_name_is_no_protocol(make_video, tmp_path, monkeypatch):
     make_video("clip.webm", frames=3).rename(tmp_path / "cam:1.webm")
     monkeypatch.chdir(tmp_path)
     assert count_frames("cam:1.webm") == 3
+
+
+def test_a_name_that_is_no_utf8_is_an_error(make_video, tmp_path):  # OpenCV crashes
+    path = make_video(frames=3).rename(tmp_path / os.fsdecode(b"vid\xe9o.webm"))
+    for act in (probe, count_frames, TimedVideo):
+        with pytest.raises(InputError, match="is not UTF-8; rename it"):
+            act(path)
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])

@@ -81,6 +81,8 @@ def test_bad_targets_are_errors(tmp_path, coded_frame):
 
     with pytest.raises(InputError, match=r"cannot write this kind .* \.webm or \.avi"):
         write("video.mp4")
+    with pytest.raises(InputError, match="is not UTF-8; rename it"):  # OpenCV crashes
+        write(os.fsdecode(b"vid\xe9o.webm"))
     with pytest.raises(InputError, match="cannot be written"):
         write("none/video.webm")
     with pytest.raises(InputError, match="there was no frame to write"):
