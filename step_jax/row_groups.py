@@ -14,6 +14,8 @@ from step_jax.replacing import replacing
 from step_jax.storage import as_path
 from step_jax.utf8_paths import check_utf8
 
+_MOST_WAITING = 256  # batches; many of a few rows each take far more than their rows
+
 
 class RowGroupWriter:
     """Record batches into one file; the writers of tables extend it by checks of their values.
@@ -46,7 +48,9 @@ class RowGroupWriter:
         self._schema = schema
         self._row_group_rows, self._most_rows = row_group_rows, most_rows
         self._dictionaries = list(dictionaries)
-        self._pending: list[pa.RecordBatch] = []
+        self._combined: list[pa.RecordBatch] = []  # older than those waiting
+        self._waiting: list[pa.RecordBatch] = []
+        self._num_rows = 0  # that are in either
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -68,12 +72,23 @@ class RowGroupWriter:
         return self._stack.__exit__(*exception)
 
     def _add(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        if sum(len(batch) for batch in self._pending) >= self._row_group_rows:
+        if not len(batch):
+            return  # which would wait as long as the rows, in no bounded number
+        self._waiting.append(batch)
+        self._num_rows += len(batch)
+        if self._num_rows >= self._row_group_rows:
             self._flush()
+        elif len(self._waiting) == _MOST_WAITING:
+            self._combined.append(_in_one(self._waiting))
+            self._waiting = []
 
     def _flush(self) -> None:
-        if self._pending:
-            table = pa.Table.from_batches(self._pending).unify_dictionaries()
+        if self._num_rows:
+            table = pa.Table.from_batches([*self._combined, *self._waiting]).unify_dictionaries()
             self._parquet.write_table(table, row_group_size=self._most_rows)
-        self._pending = []
+        self._combined, self._waiting, self._num_rows = [], [], 0
+
+
+def _in_one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]

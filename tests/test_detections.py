@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from step_jax import detections as table
-from step_jax import table_header
+from step_jax import row_groups, table_header
 from step_jax.detections import (
     SCHEMA,
     DetectionsWriter,
@@ -139,11 +139,32 @@ def test_row_groups_are_written_as_they_fill(tmp_path):
     with DetectionsWriter(tmp_path / "d.parquet", **HEADER, row_group_rows=100) as writer:
         for seed in range(5):
             writer.append(random_rows(seed, count=60))
-            assert sum(len(batch) for batch in writer._pending) < 100
+            assert waiting_rows(writer) < 100
     metadata = pq.ParquetFile(tmp_path / "d.parquet").metadata
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     assert sum(sizes) == 300
     assert max(sizes) <= 100
+
+
+def waiting_rows(writer):
+    return sum(len(batch) for batch in [*writer._combined, *writer._waiting])
+
+
+def test_many_small_or_empty_pieces_are_kept_as_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_groups, "_MOST_WAITING", 8)
+    rows = random_rows(0, count=400)
+    pieces = [{name: values[i : i + 1] for name, values in rows.items()} for i in range(400)]
+    nothing = {name: values[:0] for name, values in rows.items()}
+    with DetectionsWriter(tmp_path / "d.parquet", **HEADER, row_group_rows=150) as writer:
+        for number, piece in enumerate(pieces):
+            writer.append(piece)
+            writer.append(nothing)
+            assert waiting_rows(writer) == (number + 1) % 150
+            assert len(writer._combined) + len(writer._waiting) <= 150 // 8 + 8
+    metadata = pq.ParquetFile(tmp_path / "d.parquet").metadata
+    assert [metadata.row_group(i).num_rows for i in range(3)] == [150, 150, 100]
+    found = pq.read_table(tmp_path / "d.parquet").to_pydict()
+    assert {name: np.asarray(values).tolist() for name, values in rows.items()} == found
 
 
 def test_a_name_that_is_no_utf8_is_an_error(tmp_path):
