@@ -4,6 +4,7 @@
 
 Columns are the input proposals and the detector's steps, rows are frames of the target clip. The
 tubelet that scores best in the end is drawn in colour, from the proposal that it came from on.
+Detectors that read optical flow are refused: a window's flow is not computed here.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def main():
         annotated = find_annotated(read_native(arguments.annotations), arguments.video)
     workdir = open_folder(arguments.workdir, flag="--workdir")
     predictor = load_predictor(workdir, arguments.checkpoint)
+    if predictor.modality.has_flow:
+        raise InputError(
+            f"--workdir {arguments.workdir}: this detector reads optical flow; montages are of "
+            "detectors of RGB alone (detect.py --all_steps shows the steps of all kinds)"
+        )
     shot = read_shot(arguments.video, predictor, start=arguments.start)
     tubelets = predict(predictor, shot.clip)
     picture = draw_montage(

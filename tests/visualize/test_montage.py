@@ -1,11 +1,14 @@
 import pathlib
+import types
 
+import cv2
 import numpy as np
 import pytest
 
 from step_jax.annotations import Annotations, Tube, Video
 from step_jax.errors import InputError
 from step_jax.inference import Tubelets
+from step_jax.modality import Modality
 from step_jax.visualize import montage
 from step_jax.visualize.colors import class_colors
 from step_jax.visualize.shot import Shot
@@ -40,6 +43,21 @@ def tubelets(scores, corners, frames=4):
     corners = np.array(corners)[:, :, None] + np.arange(frames)[:, None] * [0.02, 0]
     tubes = np.concatenate([corners, corners + 0.3], axis=-1)
     return Tubelets(np.array(scores), tubes, tubes[:, 0])
+
+
+@pytest.mark.parametrize("modality", ["flow", "early"])
+def test_a_detector_of_flow_is_refused(tmp_path, monkeypatch, modality):
+    frame = np.zeros((30, 40, 3), np.uint8)
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), frame)
+    reads_flow = types.SimpleNamespace(
+        modality=Modality(modality), fps=0.0, clip_frames=2, input_frames=2, image_size=16
+    )
+    monkeypatch.setattr(montage, "load_predictor", lambda *_: reads_flow)
+    arguments = ["--workdir", tmp_path, "--video", tmp_path, "--output", tmp_path / "m.png"]
+    monkeypatch.setattr("sys.argv", ["montage", *map(str, arguments)])
+    with pytest.raises(InputError, match="reads optical flow; montages are of detectors of RGB"):
+        montage.main()
 
 
 def test_best_tubelets_come_after_nms():
