@@ -87,7 +87,8 @@ class _VideoRun:
         self._stopwatch = Stopwatch()
 
     def detect(self) -> Report:
-        expected = expected_frames(self._path, file_fps=self._info.fps, fps=self._fps)
+        fps, source_fps = self._predictor.fps, self._settings.source_fps
+        expected = expected_frames(self._path, fps=fps, source_fps=source_fps)
         bar = tqdm.tqdm(total=expected, desc=self._name, unit="frame", disable=None, leave=False)
         with bar, self._open_table() as table, self._open_video() as video:
             for batch in self._batches():

@@ -10,7 +10,8 @@ import cv2
 
 from step_jax.errors import InputError
 from step_jax.utf8_paths import check_utf8
-from step_jax.video import check_complete, count_frames, probe
+from step_jax.video import DEFAULT_FOLDER_FPS, check_complete, count_frames, probe
+from step_jax.video.reading import open_capture
 
 VIDEO_SUFFIXES = (
     ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
@@ -66,15 +67,22 @@ def check_video(path: pathlib.Path) -> None:
     probe(path)
 
 
-def expected_frames(path: pathlib.Path, *, file_fps: float, fps: float) -> int | None:
-    """How many frames there will be at `fps`, by what the file says; None if it says nonsense.
+def expected_frames(
+    path: pathlib.Path, *, fps: float, source_fps: float | None = None
+) -> int | None:
+    """How many frames there will be, by what the file says; None if it says nonsense.
 
-    file_fps: the file's own rate.
+    fps: that the video is brought to; 0: its frames are taken as they are. source_fps: frames a
+    second of the input; None: the file's own, with which its count goes, while that of the first
+    frames may be another.
     """
     if path.is_dir():
-        count = count_frames(path)
+        count, rate = count_frames(path), DEFAULT_FOLDER_FPS
     else:
-        capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
-        count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        capture = open_capture(path)
+        count, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         capture.release()
-    return round(count * fps / file_fps) if count > 0 else None
+    rate = source_fps or rate
+    if not (count > 0 and rate > 0):
+        return None
+    return round(count * fps / rate) if fps else round(count)

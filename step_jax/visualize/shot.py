@@ -31,12 +31,16 @@ class Shot(NamedTuple):
 def read_shot(path: pathlib.Path, predictor: Predictor, *, start: int | None = None) -> Shot:
     """Reads the window that starts at `start`, by default one in the middle.
 
+    The middle is by the rate of the first frames; where that is not the video's, it may be another
+    window, the last at most.
+
     Raises InputError if the video ends before it.
     """
     info = probe(path)
     rate = predictor.fps / info.fps if predictor.fps else 1.0
-    if start is None:
-        start = max(int(count_frames(path) * rate) - predictor.clip_frames, 0) // 2
+    wanted = start
+    if wanted is None:
+        wanted = max(int(count_frames(path) * rate) - predictor.clip_frames, 0) // 2
     frames = ((time, (number, frame)) for number, (time, frame) in enumerate(read_frames(path)))
     if predictor.fps:
         frames = resample(frames, fps=predictor.fps)
@@ -46,12 +50,12 @@ def read_shot(path: pathlib.Path, predictor: Predictor, *, start: int | None = N
         input_frames=predictor.input_frames,
         stride=1,
     )
-    last = -1
-    for window in windows:
-        if window.start == start:
+    for window in windows:  # of a video that can be probed there is one at least
+        if window.start == wanted:
             return _shot(window, predictor)
-        last = window.start
-    raise InputError(f"{path}: no window starts at frame {start}; expected 0 to {last}")
+    if start is None:
+        return _shot(window, predictor)
+    raise InputError(f"{path}: no window starts at frame {start}; expected 0 to {window.start}")
 
 
 def _shot(window: Window, predictor: Predictor) -> Shot:

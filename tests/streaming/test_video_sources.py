@@ -1,3 +1,4 @@
+import containers
 import pytest
 
 from step_jax.errors import InputError
@@ -7,6 +8,7 @@ from step_jax.streaming.video_sources import (
     find_videos,
     left_out,
 )
+from step_jax.video import probe, read_frames, resample
 
 
 def make(folder, *names):
@@ -67,4 +69,18 @@ def test_missing_and_truncated_files_are_refused(tmp_path):
 
 
 def test_expected_frames_at_another_rate(frame_folder):
-    assert expected_frames(frame_folder(12), file_fps=25, fps=12.5) == 6
+    folder = frame_folder(12)
+    assert expected_frames(folder, fps=12.5) == 6
+    assert expected_frames(folder, fps=12.5, source_fps=10) == 15
+    assert expected_frames(folder, fps=0) == 12
+
+
+def test_the_first_frames_do_not_tell_how_many_will_come(tmp_path):
+    path = tmp_path / "slow_at_first.mp4"
+    containers.write_mp4(path, [60] * 20 + [20] * 280, timescale=600)  # 10, then 30 a second
+    assert probe(path).fps == pytest.approx(10)
+    there = len(list(resample(read_frames(path), fps=30)))
+    assert there == pytest.approx(340, abs=2)
+    assert 0.85 * there < expected_frames(path, fps=30) <= there
+    assert expected_frames(path, fps=30, source_fps=15) == 600
+    assert expected_frames(path, fps=0) == 300

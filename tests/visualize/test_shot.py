@@ -1,5 +1,6 @@
 import types
 
+import containers
 import cv2
 import numpy as np
 import pytest
@@ -41,6 +42,15 @@ def test_a_shot_in_the_middle_or_at_another_rate(video):
     shot = read_shot(video, predictor(fps=12.5), start=2)
     assert shot.numbers == (4, 6, 8, 10)
     assert read_shot(video, predictor(clip_frames=30, input_frames=30)).start == 0
+
+
+def test_a_video_that_is_slow_at_first_has_a_shot_too(tmp_path):
+    path = tmp_path / "slow_at_first.mp4"
+    containers.write_mp4(path, [60] * 20 + [20] * 100, timescale=600)  # 10, then 30 a second
+    shot = read_shot(path, predictor(fps=30.0))
+    assert 100 < shot.numbers[0] < 120
+    with pytest.raises(InputError, match="frame 400; expected 0 to 1"):
+        read_shot(path, predictor(fps=30.0), start=400)
 
 
 def test_a_shot_beyond_the_end(video):
