@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import tqdm
@@ -18,6 +19,7 @@ from step_jax.files import write_json
 from step_jax.flow.methods import Estimator
 from step_jax.inference import Predictor
 from step_jax.stopwatch import Stopwatch
+from step_jax.storage import folder_beside
 from step_jax.streaming.frame_detections import FrameDetections
 from step_jax.streaming.network_frames import network_frames
 from step_jax.streaming.report import Report, is_summary_of
@@ -89,16 +91,27 @@ class _VideoRun:
     def detect(self) -> Report:
         fps, source_fps = self._predictor.fps, self._settings.source_fps
         expected = expected_frames(self._path, fps=fps, source_fps=source_fps)
+        # All files are complete there before the first of them comes to its place.
+        with folder_beside(self._files["summary"], prefix=".detecting.") as folder:
+            made = {kind: folder / file.name for kind, file in self._files.items()}
+            self._write(made, expected)
+            report = self._report(expected)
+            write_json(made["summary"], report.to_json())
+            # The summary first: by it a later run knows the others as its own, were this one killed
+            # here.
+            for kind in reversed(self._files):
+                os.replace(made[kind], self._files[kind])
+        return report
+
+    def _write(self, made: Mapping[str, pathlib.Path], expected: int | None) -> None:
+        """The table and the drawn video, from the first frame to the last."""
         bar = tqdm.tqdm(total=expected, desc=self._name, unit="frame", disable=None, leave=False)
-        with bar, self._open_table() as table, self._open_video() as video:
+        with bar, self._open_table(made) as table, self._open_video(made) as video:
             for batch in self._batches():
                 self._take(batch, table)
                 while self._finished < batch.final:
                     self._finish_frame(video)
                     bar.update()
-        report = self._report(expected)
-        write_json(self._files["summary"], report.to_json())
-        return report
 
     def _batches(self) -> Iterator[BatchRows]:
         """The rows of all windows, batch by batch, and at last an empty batch: all is final."""
@@ -172,16 +185,18 @@ class _VideoRun:
             steps=self._settings.panels,
         )
 
-    def _open_video(self) -> contextlib.AbstractContextManager[VideoWriter | None]:
+    def _open_video(
+        self, made: Mapping[str, pathlib.Path]
+    ) -> contextlib.AbstractContextManager[VideoWriter | None]:
         if self._overlay is None:
             return contextlib.nullcontext()
         size = {"width": self._overlay.width, "height": self._overlay.height}
-        return VideoWriter(self._files["video"], fps=self._fps, **size)
+        return VideoWriter(made["video"], fps=self._fps, **size)
 
-    def _open_table(self) -> DetectionsWriter:
+    def _open_table(self, made: Mapping[str, pathlib.Path]) -> DetectionsWriter:
         flow = {"flow": self._settings.flow.method} if self._settings.flow else {}
         return DetectionsWriter(
-            self._files["table"],
+            made["table"],
             classes=self._predictor.classes,
             clip_frames=self._predictor.clip_frames,
             stride=self._settings.stride,

@@ -1,18 +1,20 @@
 """One video from file to table, drawn video and summary, with a detector made of arithmetic."""
 
 import json
+import os
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from step_jax.detections import read_detections
+from step_jax.detections import DetectionsWriter, read_detections
 from step_jax.errors import InputError
 from step_jax.flow.methods import Estimator
 from step_jax.modality import Modality
 from step_jax.streaming import video_run
 from step_jax.streaming.video_run import Settings, detect_video
-from step_jax.video import probe, read_frames
+from step_jax.video import VideoWriter, probe, read_frames
 from step_jax.visualize import overlay
 
 
@@ -139,6 +141,44 @@ def test_a_video_that_breaks_off_leaves_nothing(tmp_path, arithmetic, frame_fold
     with pytest.raises(InputError, match=r"0008\.png"):
         detect_video("broken", folder, arithmetic.Predictor(), settings(tmp_path))
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["drawn video", "table", "summary"])
+def test_all_files_are_replaced_or_none(tmp_path, arithmetic, frame_folder, monkeypatch, broken):
+    folder, chosen = frame_folder(5), settings(tmp_path)
+    report = detect_video("numbers", folder, arithmetic.Predictor(), chosen)
+    before = {file: file.read_bytes() for file in report.files}
+
+    def full(*_):
+        raise InputError("no room on the disk")
+
+    owner, method = {
+        "drawn video": (VideoWriter, "_close"),
+        "table": (DetectionsWriter, "_flush"),
+        "summary": (video_run, "write_json"),
+    }[broken]
+    monkeypatch.setattr(owner, method, full)
+    with pytest.raises(InputError, match="no room on the disk"):
+        detect_video("numbers", folder, arithmetic.Predictor(), replace(chosen, stride=1))
+    assert {file: file.read_bytes() for file in chosen.output.iterdir()} == before
+
+
+def test_a_run_killed_between_two_files_can_be_repeated(
+    tmp_path, arithmetic, frame_folder, monkeypatch
+):
+    folder, chosen = frame_folder(5), settings(tmp_path)
+
+    def killed(source, target, rename=os.replace):
+        rename(source, target)
+        if target.parent == chosen.output:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            detect_video("numbers", folder, arithmetic.Predictor(), chosen)
+    assert len(list(chosen.output.iterdir())) == 1
+    assert len(detect_video("numbers", folder, arithmetic.Predictor(), chosen).files) == 3
 
 
 def test_the_result_does_not_replace_the_video(tmp_path, arithmetic):
