@@ -10,8 +10,8 @@ the official form; docs/ava.md.
 
 --watch evaluates checkpoints as a training run makes them, and ends when the training has ended.
 --shard I/N, with or without it, evaluates a share of the windows; the last of N jobs merges them.
---detections FILE computes the numbers again from a table of detections or tubelets, without the
-model.
+--detections FILE [--output DIR] computes the numbers again from a table of detections or tubelets,
+without the model.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from step_jax.evaluation_shards import (
     Shards,
     Share,
     complete_shards,
+    is_evaluated,
     is_share_complete,
 )
 from step_jax.inference import Predictor, predictor_for_all, restore_predictor
@@ -69,6 +70,7 @@ def define_flags() -> None:
     flags.DEFINE_boolean("watch", False, "Evaluate checkpoints as they appear.")
     flags.DEFINE_string("compilation_cache", None, compilation_cache.HELP)
     flags.DEFINE_string("detections", None, "Evaluate this table, without a model.")
+    flags.DEFINE_string("output", None, "Folder of what --detections makes (the table's own).")
     flags.DEFINE_float(
         "poll_seconds", 5.0, "How often --watch looks for a new checkpoint.", lower_bound=0.1
     )
@@ -98,8 +100,7 @@ def main() -> None:
         return
     config = options.config or evaluation_config.read_configuration(workdir)
     if options.detections:
-        check_local(options.detections, what="--detections")
-        folder = epath.Path(options.detections).parent
+        folder = folder_of_table(options.detections, output=options.output)
         report, text = evaluate_table(config, folder, options.detections)
         print(text)
         print(f"wrote {evaluations.write_metrics(folder, report)}")
@@ -107,6 +108,18 @@ def main() -> None:
     checkpoints = Checkpoints(workdir, read_only=True)
     predictor = restore_predictor(checkpoints, checkpoints.find(options.checkpoint))
     evaluate_one(config, workdir, predictor, share)
+
+
+def folder_of_table(table: str, *, output: str | None) -> epath.Path:
+    """Where what is made of a table goes. Raises InputError rather than replace an evaluation."""
+    check_local(table, what="--detections")
+    folder = epath.Path(table).parent if output is None else open_folder(output, flag="--output")
+    if evaluations.is_of_checkpoint(folder):
+        raise InputError(
+            f"{folder / evaluations.METRICS}: is of a checkpoint, which training and --watch go "
+            "by; give another --output=DIR for what is made of the table alone"
+        )
+    return folder
 
 
 def evaluate_one(
@@ -129,14 +142,15 @@ def watch(
     evaluation_config.check_config(config)
     part = evaluation_config.part(config)
     results = workdir / evaluations.FOLDER / part
-    shared = {"share": share, "identity": evaluation_config.identity(config)}
+    identity = evaluation_config.identity(config)
+    shared = {"share": share, "identity": identity}
 
     def evaluate_and_tell(predictor: Predictor) -> None:
         evaluate_one(config, workdir, predictor, share)
         print(evaluations.describe_best(workdir, part), flush=True)
 
     def is_done(step: int) -> bool:
-        return (results / str(step) / evaluations.METRICS).exists() or (
+        return is_evaluated(results / str(step), identity=identity) or (
             share is not None and is_share_complete(results / str(step), **shared)
         )
 

@@ -210,6 +210,18 @@ class Shards:
         return self._folder / f"{number}-of-{self.count}"
 
 
+def is_evaluated(folder: epath.PathLike, *, identity: Mapping[str, Any]) -> bool:
+    """Whether the result of an evaluation is in a folder.
+
+    `identity` may lack the checkpoint and its parameters. Raises InputError where the result is of
+    another evaluation; those from before results told it count.
+    """
+    result = _read(as_path(folder) / evaluations.METRICS)
+    if result is not None and "identity" in result:
+        _check_same(result["identity"], identity, folder)
+    return result is not None
+
+
 def is_share_complete(folder: epath.PathLike, *, share: Share, identity: Mapping[str, Any]) -> bool:
     """Whether a share of the evaluation in a folder is, merged or not.
 

@@ -98,6 +98,13 @@ def evaluated_part(workdir: epath.PathLike) -> tuple[str, str] | None:
     return data["eval_split"], data.get("eval_videos", "")  # runs may be older than the pattern
 
 
+def evaluation_options(workdir: epath.PathLike) -> dict[str, Any]:
+    """The keys "eval.*" of the run in `workdir`, flat; empty if it left no configuration."""
+    if not (as_path(workdir) / CONFIG).exists():
+        return {}
+    return _flat({"eval": read_config(workdir).get("eval", {})})
+
+
 def write_parameters(workdir: epath.PathLike, variables: Any) -> None:
     """Writes the overview of all parameters: path, shape, size."""
     leaves = jax.tree_util.tree_leaves_with_path(variables)

@@ -85,7 +85,7 @@ class TrainingSummary:
 def read_summary(workdir: epath.PathLike) -> TrainingSummary:
     """Reads a run's folder; raises InputError if there is nothing to tell yet."""
     workdir = as_path(workdir)
-    log, metrics = read_log(workdir), _configured_metrics(workdir)
+    log, metrics = read_log(workdir), evaluations.of_run(workdir)
     if not log and not metrics:
         raise InputError(f"{workdir}: has no training log and no evaluation; nothing to draw")
     last = metrics[max(metrics)] if metrics else {}
@@ -101,15 +101,6 @@ def read_summary(workdir: epath.PathLike) -> TrainingSummary:
         config=run_folder.read_config(workdir) if has_config else {},
         parameters=_parameters(workdir),
     )
-
-
-def _configured_metrics(workdir: epath.Path) -> dict[int, dict[str, Any]]:
-    """Training step -> metrics, of what the run evaluates or, if unknown, of the first part."""
-    found = evaluations.read_metrics(workdir)
-    configured = run_folder.evaluated_part(workdir)
-    names = sorted({name for name, _ in found})
-    wanted = evaluations.part(*configured) if configured else next(iter(names), None)
-    return {step: metrics for (name, step), metrics in found.items() if name == wanted}
 
 
 def _parameters(workdir: epath.Path) -> int | None:

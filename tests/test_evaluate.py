@@ -144,6 +144,21 @@ def test_again_from_the_table(run_program, evaluated_run, tmp_path):
     assert {"score", "steps", "protocol"} <= metrics.keys()
 
 
+def test_a_table_again_does_not_replace_its_evaluation(run_program, evaluated_run, tmp_path):
+    folder = evaluated_run / "eval" / "test" / str(LAST)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    flags = [f"--workdir={evaluated_run}", f"--detections={folder / 'detections.parquet'}"]
+    status, _, (error,) = run_program("evaluate", *flags, "--config.eval.ap=voc")
+    assert status == 1
+    assert error.startswith(f"error: {folder / 'metrics.json'}: is of a checkpoint")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    status, _, errors = run_program("evaluate", *flags, f"--output={tmp_path / 'made' / 'here'}")
+    assert (status, errors) == (0, [])
+    again = json.loads((tmp_path / "made" / "here" / "metrics.json").read_text())
+    assert again["score"] == json.loads(before["metrics.json"])["score"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 # --- a detector of keyframes ----------------------------------------------------------------------
 
 

@@ -7,9 +7,15 @@ from step_jax.errors import InputError
 from step_jax.files import write_json
 
 
-def write(workdir, step, score, *, split="test"):
+def write(workdir, step, score, *, split="test", **more):
     folder = evaluations.folder(workdir, split=split, step=step)
-    return evaluations.write_metrics(folder, {"score": score, "note": "x"})
+    return evaluations.write_metrics(folder, {"score": score, "note": "x", **more})
+
+
+def made_with(**changes):
+    """The identity of an evaluation, of which `eval__ap` is one key."""
+    options = {"eval.ap": "trapezoid", "eval.stride": 1, "eval.tubes": False, "records": "r"}
+    return options | {key.replace("__", "."): value for key, value in changes.items()}
 
 
 def test_what_is_written_is_found(tmp_path):
@@ -83,3 +89,30 @@ def test_a_run_configured_for_a_few_videos_is_decided_by_them(tmp_path):
     write(tmp_path, 1, 10.0, split=evaluations.part("test", "a*"))
     write(tmp_path, 2, 20.0, split=evaluations.part("test", "a*"))
     assert evaluations.best_step(tmp_path, among=[1, 2]) == 2
+
+
+CONFIGURED = {"data": {"eval_split": "test"}, "eval": {"ap": "trapezoid", "stride": 1}}
+
+
+@pytest.mark.parametrize("config", [CONFIGURED, None])
+def test_scores_of_another_protocol_are_not_compared(tmp_path, config):
+    """The latest checkpoint stands for the configuration where there is none."""
+    if config:
+        write_json(tmp_path / "config.json", config)
+    write(tmp_path, 1, 75.0, identity=made_with(eval__ap="voc"))
+    write(tmp_path, 2, 70.0, identity=made_with())
+    write(tmp_path, 3, 60.0, identity=made_with(eval__tubes=True))
+    assert evaluations.best_step(tmp_path, among=[1, 2, 3]) == 2
+    assert evaluations.best_step(tmp_path, among=[1]) is None
+    assert evaluations.describe_best(tmp_path, "test") == (
+        "the best of 2 evaluated checkpoints is 2, score 70.00"
+    )
+
+
+def test_a_watcher_may_evaluate_otherwise_than_the_run(tmp_path):
+    write_json(tmp_path / "config.json", CONFIGURED)
+    for step, score in [(1, 30.0), (2, 50.0), (3, 40.0)]:
+        write(tmp_path, step, score, identity=made_with(eval__stride=3))
+    assert evaluations.best_step(tmp_path, among=[1, 2, 3]) == 2
+    write(tmp_path, 1, 20.0, identity=made_with())
+    assert evaluations.best_step(tmp_path, among=[1, 2, 3]) == 1

@@ -37,8 +37,8 @@ PROGRAMS = {
     "convert": "step_jax.convert.__main__",
 }
 OWN_FLAGS = (
-    "compilation_cache", "checkpoint", "watch", "detections", "poll_seconds", "shard", "profile",
-    "replay", "multihost", "coordinator", "num_processes", "process_id",
+    "compilation_cache", "checkpoint", "watch", "detections", "output", "poll_seconds", "shard",
+    "profile", "replay", "multihost", "coordinator", "num_processes", "process_id",
 )  # fmt: skip
 CLIP_FRAMES = 2
 PROPOSALS = 11
