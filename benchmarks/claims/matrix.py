@@ -58,6 +58,14 @@ ROWS: dict[str, Changes] = {
     "fig5_k30": _ucf("fig5_k30"),
     "fig5_extrapolate": _ucf("fig5_extrapolate"),
     "fig5_mean": ucf101_24.steps(3, extension="mean"),
+    # The loss of Eq. 5 weighs as much as localization's; its regressors learn slowly.
+    "fig5_anticipate_gamma": {**_ucf("fig5_anticipate"), "loss.anticipation_weight": 30.0},
+    # Steps of 6 frames that have all of their frame differences, as those of extended tubes have:
+    # a fourth step reads 18 frames.
+    "fig5_k6_of_18": {
+        **ucf101_24.steps(4, extension="extrapolate"),
+        "model.extension_plan": (False, False, False, True),
+    },
     "table1b_flow": _modality("flow"),
     "table1b_early": _modality("early"),
     "without_scene_context": _ucf("without_scene_context"),

@@ -15,8 +15,10 @@ from step_jax.errors import InputError
 from step_jax.training_log import read_log
 
 FILE = "results.json"
-# What results that are put together have in common.
-_COMMON = ("scale", "records", "preset", "rows", "fusions", "strides")
+# What results that are put together have in common ...
+_COMMON = ("scale", "records", "preset")
+# ... and what they have of the matrix, which may have got more since.
+_MATRIX = ("rows", "fusions", "strides")
 # The last reports of a training's log, over which its proposals' overlaps are averaged.
 _LAST_SHARE = 0.2
 
@@ -76,8 +78,9 @@ def overlaps(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Results of several machines as one: file -> what is in it.
 
-    Raises InputError where they are not of the same matrix and records, or have one run with other
-    numbers: fusions would be compared with other runs than those they were made of.
+    Raises InputError where they are not of the same scale and records, or have one run with other
+    numbers: fusions would be compared with other runs than those they were made of. That all are of
+    today's matrix, `check` tells.
     """
     (first, told), *others = found.items()
     for file, other in others:
@@ -99,7 +102,8 @@ def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                 )
     later = {key: value for _, own in others for key, value in own.items() if key not in told}
     runs = sorted((numbers for _, numbers in kept.values()), key=lambda one: one["seed"])
-    return {**later, **told, "machines": machines, "runs": runs}
+    whole = described(matrix.SCALES[told["scale"]])
+    return {**later, **told, **whole, "machines": machines, "runs": runs}
 
 
 def _is_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -107,14 +111,18 @@ def _is_same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def check(found: Mapping[str, Any], file: str) -> None:
-    """Raises InputError for results that are not of today's matrix, or of an older form."""
-    for key in (*_COMMON, "machines", "runs"):
+    """Raises InputError for results that are not of today's matrix, or of an older form.
+
+    Rows that the matrix has got since are no reason.
+    """
+    for key in (*_COMMON, *_MATRIX, "machines", "runs"):
         if key not in found:
             raise InputError(f"{file}: has no {key!r}; make it anew with benchmarks.claims")
     if found["scale"] not in matrix.SCALES:
         raise InputError(f"{file}: its scale is {found['scale']!r}; expected one of the matrix'")
     for key, value in described(matrix.SCALES[found["scale"]]).items():
-        if found[key] != value:
+        same = found[key].items() <= value.items() if key in _MATRIX else found[key] == value
+        if not same:
             raise InputError(
                 f"{file}: its {key!r} are not those of the matrix as it is; make it anew with "
                 "benchmarks.claims"

@@ -149,6 +149,17 @@ STATEMENTS = (
         ),
     ),
     Statement(
+        "extension_whole",
+        "extending is better than 6 frames that have all of their frame differences, too",
+        "Figure 5",
+        "no numbers, a plot",
+        (
+            Comparison(Term("fig5_extrapolate"), Term("fig5_k6_of_18", 3)),
+            Comparison(Term(FULL), Term("fig5_k6_of_18", 3)),
+        ),
+        counted=False,
+    ),
+    Statement(
         "fixed_window_strides",
         "a fixed window is worse from as many windows, too, and from one at every frame as in ACT",
         "Figure 5",
