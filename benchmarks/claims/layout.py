@@ -19,7 +19,10 @@ FIGURE_5 = {
     "fig5_extrapolate": "extrapolation",
     FULL: "anticipation",
 }
-FIGURE_5_WHOLE = {"fig5_k6_of_18": "K = 6, read in windows of 18"}
+FIGURE_5_BESIDE = {
+    "fig5_k6_of_18": "K = 6, read in windows of 18",
+    "fig5_anticipate_gamma": "anticipation, gamma = lambda",
+}
 FIGURE_5_STRIDES = {
     FULL: "anticipation, every 5 frames",
     "fig5_k30_stride25": "K = 30, every 25 frames",
