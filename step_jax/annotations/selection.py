@@ -17,11 +17,16 @@ def matching(ids: Sequence[str], pattern: str) -> np.ndarray:
 
     `*` stands for any characters, "/" among them. Raises InputError where it matches none.
     """
-    found = np.array([not pattern or fnmatch.fnmatchcase(str(id), pattern) for id in ids], bool)
+    found = matches(ids, pattern)
     if not found.any():
         some = ", ".join(map(repr, map(str, ids[:3])))
         raise InputError(f"no video matches {pattern!r}; ids are such as {some}")
     return found
+
+
+def matches(ids: Sequence[str], pattern: str) -> np.ndarray:
+    """The same, of ids that may all be others."""
+    return np.array([not pattern or fnmatch.fnmatchcase(str(id), pattern) for id in ids], bool)
 
 
 def select_videos(annotations: Annotations, pattern: str, *, split: str) -> Annotations:

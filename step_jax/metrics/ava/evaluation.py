@@ -12,7 +12,7 @@ import numpy as np
 
 from step_jax.annotations.ava_csv import AvaDetections, AvaLabels
 from step_jax.annotations.ava_folder import AvaFolder
-from step_jax.annotations.selection import matching
+from step_jax.annotations.selection import matches, matching
 from step_jax.ava_table import read_ava_detections, write_ava_detections
 from step_jax.detected_keyframes import KeyframeLimits
 from step_jax.detections import read_header
@@ -79,6 +79,8 @@ def evaluate_table(
     results = {}
     for step in steps:
         found = read_ava_detections([table], label_map, step=step, limits=limits)
+        # Of others each would be a false positive: the ground truth has none of theirs.
+        found = found.take(matches(found.videos, videos)[found.video])
         try:
             results[step] = ava_map(
                 labels, found, label_map, exclusions=exclusions, protocol=options

@@ -64,6 +64,17 @@ def test_steps_videos_and_csv(folder, tmp_path):
     assert (tmp_path / evaluation.PAGE).stat().st_size > 1000
 
 
+def test_detections_of_videos_that_do_not_count_are_no_false_positives(folder, tmp_path):
+    rows = [(video, second, 2, label) for video, second, label in [("u", 902, 0), ("u", 903, 1)]]
+    table = write_table(tmp_path / "t.parquet", [*rows, ("v", 902, 2, 0)])
+    options = {"protocol": "2018", "csv": tmp_path / "d.csv"}
+    of_u, _ = evaluation.evaluate_table(table, folder, "val", videos="u", **options)
+    assert of_u[2].mean == 1
+    assert len(read_detections_csv(tmp_path / "d.csv").action_id) == 2
+    of_v, _ = evaluation.evaluate_table(table, folder, "val", videos="v", **options)
+    assert of_v[1].mean_of(np.array([True, False])) == 0
+
+
 def test_what_cannot_be_evaluated(folder, tmp_path):
     table = write_table(tmp_path / "t.parquet", [("x", 902, 2, 0)])
     with pytest.raises(InputError, match=r"ava_val_v2.2.csv, .*t.parquet: .*same split"):
