@@ -103,6 +103,8 @@ def train_until(
     # The data and the model; a wrong configuration comes to light here, before anything is written.
     run_folder.check_processes(config.to_dict())
     training_config.check_config(config)
+    if profile:
+        profile.check(total=config.train.steps)
     data = open_data(config)
     model = build_model(config, num_classes=len(data.classes))
     check_model(config, model, data)
@@ -139,6 +141,8 @@ def train_until(
         startup=startup,
     )
     traced = profile and profile.steps(start=start, total=total)
+    if profile and not traced and hosts.is_writer():
+        print(f"--profile: this start makes steps {start + 1} to {total}, not those; no trace")
     trace = profiling.Profile(
         traced if hosts.is_writer() else None,
         workdir / profiling.FOLDER,

@@ -55,11 +55,17 @@ def find_flow(root: str | os.PathLike, annotations: Annotations) -> dict[str, pa
     there.
 
     Raises InputError, naming video and folder, where there is none, or one with another number of
-    images than the video has frames.
+    images than the video has frames, or one that is another video's.
     """
-    found = {}
+    found, owners = {}, {}
     for video in annotations.videos:
         folder = _flow_folder(pathlib.Path(root), video)
+        owner = owners.setdefault(folder, video)
+        if owner.path != video.path:
+            raise InputError(
+                f"{folder}: is the flow of {owner.id!r} and of {video.id!r}, which are different "
+                "videos; name the folders by the ids"
+            )
         _check_count(folder, video)
         found[video.id] = folder
     return found

@@ -26,18 +26,25 @@ class Wanted:
     first: int | None
     count: int
 
-    def steps(self, *, start: int, total: int) -> range:
-        """The steps themselves, of a run that goes on after `start`; raises InputError."""
-        if start >= total:
-            raise InputError(f"--profile: the run has made all of its {total} steps")
-        first = start + 1 + _WARM_UP_STEPS if self.first is None else self.first
-        steps = range(first, first + self.count)
-        if first <= start or steps[-1] > total:
+    def check(self, *, total: int) -> None:
+        """Raises InputError for steps that a run of so many does not have."""
+        steps = self._after(0)
+        if steps[-1] > total:
             raise InputError(
-                f"--profile: steps {first} to {steps[-1]} are asked for; this start makes steps "
-                f"{start + 1} to {total}"
+                f"--profile: steps {steps[0]} to {steps[-1]} are asked for; the run has {total}"
             )
-        return steps
+
+    def steps(self, *, start: int, total: int) -> range | None:
+        """The steps themselves; None where a run that goes on after `start` does not make them.
+
+        They were made before, or are no more as many: the same command must continue the run.
+        """
+        steps = self._after(start)
+        return steps if steps[0] > start and steps[-1] <= total else None
+
+    def _after(self, start: int) -> range:
+        first = start + 1 + _WARM_UP_STEPS if self.first is None else self.first
+        return range(first, first + self.count)
 
 
 def parse(text: str | None) -> Wanted | None:

@@ -32,15 +32,19 @@ def test_bad_values(text):
         profiling.parse(text)
 
 
-@pytest.mark.parametrize(("text", "start"), [("5:7", 5), ("19:21", 0), ("2", 17)])
-def test_steps_that_are_not_made(text, start):
-    with pytest.raises(InputError, match=f"this start makes steps {start + 1} to 20"):
-        profiling.parse(text).steps(start=start, total=20)
+@pytest.mark.parametrize(
+    ("text", "start"), [("5:7", 5), ("5:7", 4000), ("2", 17), ("1", 20), ("19:20", 20)]
+)
+def test_steps_that_a_continued_run_does_not_make(text, start):
+    wanted = profiling.parse(text)
+    wanted.check(total=20)
+    assert wanted.steps(start=start, total=20) is None
 
 
-def test_a_run_that_has_ended():
-    with pytest.raises(InputError, match="has made all of its 20 steps"):
-        profiling.parse("1").steps(start=20, total=20)
+@pytest.mark.parametrize("text", ["19:21", "19"])
+def test_steps_that_no_run_makes(text):
+    with pytest.raises(InputError, match="to 21 are asked for; the run has 20"):
+        profiling.parse(text).check(total=20)
 
 
 @pytest.fixture

@@ -49,4 +49,7 @@ def _images(path: pathlib.Path) -> int:
 
 
 def _size(path: pathlib.Path) -> int:
-    return path.stat().st_size
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # likewise, e.g. of a link that leads nowhere

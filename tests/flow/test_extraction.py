@@ -174,3 +174,4 @@ def test_estimate_of_the_frames(videos):
     estimate.finished(other, frames=8)
     assert estimate.total() == 18
     assert FrameEstimate([videos / "missing.avi"][:0]).total() == 0
+    assert FrameEstimate([file, videos / "missing.avi"]).total() == 6

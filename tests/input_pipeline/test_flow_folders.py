@@ -62,6 +62,14 @@ def test_missing_folders_and_other_counts_are_named(tmp_path):
         flow_folders.find_flow(tmp_path, dataset())
 
 
+def test_different_videos_have_folders_of_their_own(tmp_path):
+    write_images(tmp_path / "0001")
+    first, same = video("cam1/0001", "a/0001.avi"), video("again/0001", "a/0001.avi")
+    assert len(flow_folders.find_flow(tmp_path, dataset(first, same))) == 2
+    with pytest.raises(InputError, match=r"0001: is the flow of 'cam1/0001' and of 'cam2/0001'"):
+        flow_folders.find_flow(tmp_path, dataset(first, video("cam2/0001", "b/0001.avi")))
+
+
 def test_names(tmp_path):
     folder = tmp_path / "brox-images"
     with pytest.raises(InputError, match=r"--flow .*brox-images: no such folder"):
