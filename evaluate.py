@@ -225,7 +225,12 @@ def open_shards(
     """An evaluation in so many shares. Raises InputError for what cannot be evaluated."""
     evaluation_config.check_config(config)
     if config.eval.tubes:
-        evaluation_config.check_tubes(config, predictor)
+        evaluation_config.check_tubes(
+            config,
+            classes=predictor.classes,
+            clip_frames=predictor.clip_frames,
+            num_steps=predictor.num_steps,
+        )
     data = config.data
     options = {"split": data.eval_split, "videos": data.eval_videos, "step": predictor.step}
     identity = evaluation_config.identity(config) | {

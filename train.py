@@ -259,6 +259,14 @@ def check_model(config: ConfigDict, model: Model, data: Data) -> None:
     check_modality(model.detector, data.modality)
     training_config.check_groups(config, model.shapes["params"])
     check_accumulation(config.train.accumulate, model.shapes)
+    if config.train.eval_every_steps > 0 and config.eval.tubes:
+        plan, stride = model.detector.plan, model.detector.backbone.temporal_stride
+        evaluation_config.check_tubes(
+            config,
+            classes=data.classes,
+            clip_frames=plan.chunk * stride,
+            num_steps=plan.num_steps,
+        )
 
 
 def first_state(

@@ -22,7 +22,6 @@ from step_jax.detected_keyframes import KeyframeLimits
 from step_jax.digests import digest
 from step_jax.errors import InputError
 from step_jax.evaluation import DetectionLimits
-from step_jax.inference import Predictor
 from step_jax.linking import LinkOptions, check_options
 from step_jax.metrics.ava import evaluation as ava_evaluation
 from step_jax.metrics.average_precision import check_ap_rule
@@ -137,23 +136,25 @@ def classes_of(config: ConfigDict) -> tuple[str, ...]:
     return records.load_info(records_folder(config)).classes
 
 
-def check_tubes(config: ConfigDict, predictor: Predictor) -> None:
-    """Raises InputError for what tubes cannot be made with."""
+def check_tubes(
+    config: ConfigDict, *, classes: tuple[str, ...], clip_frames: int, num_steps: int
+) -> None:
+    """Raises InputError for what tubes of such a detector cannot be made with."""
     if config.eval.frames != "all" and not config.data.ava_version:
         raise InputError(
             f"eval.tubes: eval.frames is {config.eval.frames!r}; tubes need all frames of a window"
         )
-    steps = range(1, predictor.num_steps + 1)
+    steps = range(1, num_steps + 1)
     for step in config.eval.tube_steps:
         if step not in steps:
             raise InputError(f"eval.tube_steps: step {step}; the detector has steps {list(steps)}")
     if config.data.ava_version:
         return  # the tubelets alone
     header = TubeletHeader(
-        classes=predictor.classes,
-        clip_frames=predictor.clip_frames,
+        classes=classes,
+        clip_frames=clip_frames,
         stride=config.eval.stride,
-        num_steps=predictor.num_steps,
+        num_steps=num_steps,
         num_boxes=1,
     )
     check_options(tube_options(config).link, header)

@@ -262,6 +262,10 @@ CONFIGURATIONS = {
         {"train__eval_every_steps": 5, "eval__batch_size": 5},
         ["batch size 5 does not divide over 4 devices"],
     ),
+    "no tubes": (
+        {"train__eval_every_steps": 5, "eval__tubes": True, "eval__stride": 2},
+        ["windows of 2 frames every 2 frames share none"],
+    ),
 }
 
 

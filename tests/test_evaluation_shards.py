@@ -263,6 +263,19 @@ def test_a_result_of_another_configuration_is_not_taken_for_this_one(squares, co
         work(config, tmp_path, 1, 2)
 
 
+def test_a_watcher_does_not_take_it_for_its_own_either(tmp_path):
+    folder = tmp_path / "eval" / "test" / "1"
+    assert not evaluation_shards.is_evaluated(folder, identity={"eval.stride": 1})
+    folder.mkdir(parents=True)
+    told = {"identity": {"eval.stride": 1, "checkpoint": 1, "parameters": "p"}}
+    (folder / "metrics.json").write_text(json.dumps(told))
+    assert evaluation_shards.is_evaluated(folder, identity={"eval.stride": 1})
+    with pytest.raises(InputError, match=r"test/1: of another .*eval.stride was 1, is 3"):
+        evaluation_shards.is_evaluated(folder, identity={"eval.stride": 3})
+    (folder / "metrics.json").write_text(json.dumps({"score": 1.0}))  # older
+    assert evaluation_shards.is_evaluated(folder, identity={"eval.stride": 3})
+
+
 def test_the_whole_does_not_mind_the_shares_of_jobs(squares, config, whole, tmp_path):
     """Training evaluates its checkpoint, whatever somebody else has left there."""
     work(tiny_run.config(squares, eval__stride=2), tmp_path, 1, 2)
