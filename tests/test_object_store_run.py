@@ -288,7 +288,7 @@ def test_records_and_annotations_are_read_from_a_disk(squares, run, run_program)
 
 
 def test_what_is_detected_is_written_to_a_disk(run, tmp_path):
-    arguments = argparse.Namespace(workdir=str(run), output=None)
+    arguments = argparse.Namespace(workdir=str(run), output=None, video=tmp_path / "a.avi")
     with pytest.raises(InputError, match="--output is missing: results are written to a disk"):
         detect._output_folder(arguments)
     arguments.output = tmp_path
