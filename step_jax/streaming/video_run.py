@@ -243,7 +243,7 @@ def _output_files(name: str, path: pathlib.Path, settings: Settings) -> dict[str
         del files["video"]
     if any(_is_same(file, path) for file in files.values()):
         raise InputError(f"{path}: the result would replace it; give another folder as --output")
-    if taken and not is_summary_of(path, settings.output / f"{name}.json"):
+    if taken and not is_summary_of(path, files["summary"]):
         raise InputError(
             f"{path}: the result would replace {taken[0]}, which was not made of it; move that "
             "away or give another folder as --output"
